@@ -1,0 +1,133 @@
+// SIMD vectors on the compiler's vector extensions (GCC and Clang).
+//
+// Files that include this header are compiled once per instruction set, with KRONEXT_CPU naming the
+// set and its namespace (portable, avx2, avx512). Everything stays inside that namespace and no
+// standard-library template is instantiated, so the linker can never pick an AVX-512 copy of a shared
+// inline function for a machine without AVX-512.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#ifndef KRONEXT_CPU
+#error "KRONEXT_CPU must name the instruction set that this file is compiled for"
+#endif
+
+#define KRONEXT_INLINE inline __attribute__((always_inline))
+
+namespace kronext::cpu::KRONEXT_CPU {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+constexpr int kVectorRegisters = 32;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+constexpr int kVectorRegisters = 16;
+#else
+constexpr int kVectorBytes = 16;
+constexpr int kVectorRegisters = 16;
+#endif
+
+template <class T>
+struct IntegerOf;
+template <>
+struct IntegerOf<float> {
+  using type = int32_t;
+};
+template <>
+struct IntegerOf<double> {
+  using type = int64_t;
+};
+
+// `Lanes` values of `T`; `Mask` has all bits of a lane set where a comparison held.
+template <class T, int Lanes>
+struct VectorTypes {
+  using Integer = typename IntegerOf<T>::type;
+  typedef T Vector __attribute__((vector_size(sizeof(T) * Lanes)));
+  typedef T Unaligned __attribute__((vector_size(sizeof(T) * Lanes), aligned(sizeof(T)), may_alias));
+  typedef Integer Mask __attribute__((vector_size(sizeof(T) * Lanes)));
+};
+
+template <class T>
+constexpr int kLanes = kVectorBytes / int(sizeof(T));
+
+template <class T, int Lanes = kLanes<T>>
+using Vector = typename VectorTypes<T, Lanes>::Vector;
+template <class T, int Lanes = kLanes<T>>
+using Mask = typename VectorTypes<T, Lanes>::Mask;
+
+template <class T, int Lanes = kLanes<T>>
+KRONEXT_INLINE Vector<T, Lanes> load(const T* p) {
+  return *reinterpret_cast<const typename VectorTypes<T, Lanes>::Unaligned*>(p);
+}
+template <class T, int Lanes = kLanes<T>>
+KRONEXT_INLINE void store(T* p, Vector<T, Lanes> v) {
+  *reinterpret_cast<typename VectorTypes<T, Lanes>::Unaligned*>(p) = v;
+}
+
+// `x - 0` is a plain broadcast; GCC keeps `x + 0` as an addition because -0 + 0 is +0.
+template <class T, int Lanes = kLanes<T>>
+KRONEXT_INLINE Vector<T, Lanes> splat(T x) {
+  return x - Vector<T, Lanes>{};
+}
+
+template <class T>
+constexpr T minimum(T a, T b) {
+  return b < a ? b : a;
+}
+template <class T>
+constexpr T maximum(T a, T b) {
+  return a < b ? b : a;
+}
+template <class T>
+constexpr T ceil_divide(T a, T b) {
+  return (a + b - 1) / b;
+}
+template <class T>
+constexpr T round_up(T a, T b) {
+  return ceil_divide(a, b) * b;
+}
+
+template <int... Index>
+struct IndexList {};
+template <int Count, int... Index>
+struct IndexListBuilder : IndexListBuilder<Count - 1, Count - 1, Index...> {};
+template <int... Index>
+struct IndexListBuilder<0, Index...> {
+  using type = IndexList<Index...>;
+};
+template <int Count>
+using MakeIndexList = typename IndexListBuilder<Count>::type;
+
+// Transposes `Lanes` vectors of `Lanes` values in registers: log2(Lanes) rounds that swap blocks of
+// `Width` columns between rows `Width` apart.
+template <class T, int Lanes = kLanes<T>>
+struct Transpose {
+  using V = Vector<T, Lanes>;
+
+  template <int Width, int... Column>
+  static KRONEXT_INLINE void swap_blocks(V* rows, IndexList<Column...>) {
+#pragma GCC unroll 16
+    for (int i = 0; i < Lanes; ++i) {
+      if (i & Width) continue;
+      const V a = rows[i], b = rows[i + Width];
+      rows[i] = __builtin_shufflevector(
+          a, b, ((Column & Width) ? (Lanes + Column - Width) : Column)...);
+      rows[i + Width] = __builtin_shufflevector(
+          a, b, ((Column & Width) ? (Lanes + Column) : (Column + Width))...);
+    }
+  }
+
+  static KRONEXT_INLINE void run(V* rows) {
+    if constexpr (Lanes >= 16) swap_blocks<8>(rows, MakeIndexList<Lanes>{});
+    if constexpr (Lanes >= 8) swap_blocks<4>(rows, MakeIndexList<Lanes>{});
+    if constexpr (Lanes >= 4) swap_blocks<2>(rows, MakeIndexList<Lanes>{});
+    swap_blocks<1>(rows, MakeIndexList<Lanes>{});
+  }
+};
+
+}  // namespace kronext::cpu::KRONEXT_CPU

@@ -1,0 +1,78 @@
+// Leading batch dimensions: broadcasting, and the matrices that a batch index selects.
+#pragma once
+
+#include <vector>
+
+#include "csrc/torch/check.h"
+
+namespace kronext {
+
+using Shape = std::vector<int64_t>;
+
+inline Shape batch_shape(const Tensor& t, int64_t inner = 2) {
+  return Shape(t.sizes().begin(), t.sizes().begin() + (t.dim() - inner));
+}
+
+inline int64_t element_count(const Shape& shape) {
+  int64_t count = 1;
+  for (int64_t size : shape) count *= size;
+  return count;
+}
+
+// The common shape of two batches under broadcasting.
+inline Shape broadcast(const char* op, const Shape& a, const Shape& b) {
+  Shape out(std::max(a.size(), b.size()), 1);
+  for (size_t i = 1; i <= out.size(); ++i) {
+    const int64_t x = i <= a.size() ? a[a.size() - i] : 1, y = i <= b.size() ? b[b.size() - i] : 1;
+    check(x == y || x == 1 || y == 1, op, "batch dimensions must broadcast (got ", x, " and ", y,
+          ")");
+    out[out.size() - i] = x == 1 ? y : x;
+  }
+  return out;
+}
+
+inline Shape with_matrix(Shape batch, int64_t rows, int64_t columns) {
+  batch.push_back(rows);
+  batch.push_back(columns);
+  return batch;
+}
+
+// A tensor seen as the matrices of a (broadcast) batch; `inner` trailing dimensions are not batch.
+class BatchView {
+ public:
+  BatchView(const Tensor& t, Shape batch, int64_t inner = 2)
+      : batch_(std::move(batch)), strides_(batch_.size(), 0) {
+    const int64_t own = t.dim() - inner;
+    for (int64_t d = 0; d < own; ++d) {
+      const size_t target = batch_.size() - own + d;
+      strides_[target] = t.size(d) == 1 ? 0 : t.stride(d);
+    }
+  }
+
+  // Elements between the tensor's start and batch entry `index`.
+  int64_t offset(int64_t index) const {
+    int64_t result = 0;
+    for (size_t d = batch_.size(); d-- > 0;) {
+      result += index % batch_[d] * strides_[d];
+      index /= batch_[d];
+    }
+    return result;
+  }
+
+ private:
+  Shape batch_;
+  std::vector<int64_t> strides_;
+};
+
+inline void* address(const Tensor& t, int64_t offset) {
+  return static_cast<char*>(t.data_ptr()) + offset * int64_t(t.element_size());
+}
+
+// The matrix in the last two dimensions, `offset` elements in.
+inline Matrix matrix_at(const Tensor& t, Dtype dtype, int64_t offset) {
+  const int64_t d = t.dim();
+  return {address(t, offset), dtype,           t.size(d - 2),
+          t.size(d - 1),      t.stride(d - 2), t.stride(d - 1)};
+}
+
+}  // namespace kronext

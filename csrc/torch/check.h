@@ -1,0 +1,89 @@
+// Checks that read `op: expectation (got name=value)`.
+//
+// They repeat in C++ what the Python layer says with ValueError and TypeError, and they run before any
+// write: an op that throws has changed nothing.
+#pragma once
+
+#include <torch/csrc/stable/tensor.h>
+
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+#include "csrc/core/matrix.h"
+
+namespace kronext {
+
+using torch::stable::Tensor;
+
+template <class... Parts>
+void check(bool holds, const char* op, const Parts&... parts) {
+  if (holds) [[likely]]
+    return;
+  std::ostringstream text;
+  text << op << ": ";
+  ((text << parts), ...);
+  throw std::runtime_error(text.str());
+}
+
+inline std::string shape_text(const Tensor& t) {
+  std::ostringstream text;
+  text << "(";
+  for (int64_t d = 0; d < t.dim(); ++d) text << (d ? ", " : "") << t.size(d);
+  text << (t.dim() == 1 ? ",)" : ")");
+  return text.str();
+}
+
+// The tensor's dtype as the kernels name it.
+inline Dtype check_dtype(const char* op, std::string_view name, const Tensor& t) {
+  using torch::headeronly::ScalarType;
+  switch (t.scalar_type()) {
+    case ScalarType::Double:
+      return Dtype::kFloat64;
+    case ScalarType::Float:
+      return Dtype::kFloat32;
+    case ScalarType::BFloat16:
+      return Dtype::kBFloat16;
+    case ScalarType::Half:
+      return Dtype::kFloat16;
+    default:
+      check(false, op, name, " must be float64, float32, bfloat16 or float16 (got scalar type ",
+            int(t.scalar_type()), ")");
+  }
+  return Dtype::kFloat32;
+}
+
+inline Dtype check_factor_dtype(const char* op, std::string_view name, const Tensor& t) {
+  const Dtype dtype = check_dtype(op, name, t);
+  check(dtype == Dtype::kFloat32 || dtype == Dtype::kFloat64, op, name,
+        " must be float32 or float64 (got a 16-bit dtype)");
+  return dtype;
+}
+
+inline void check_matrices(const char* op, std::string_view name, const Tensor& t) {
+  check(t.dim() >= 2, op, name, " must have at least 2 dimensions (got ", name,
+        ".shape=", shape_text(t), ")");
+}
+
+inline void check_square(const char* op, std::string_view name, const Tensor& t) {
+  check_matrices(op, name, t);
+  check(t.size(t.dim() - 1) == t.size(t.dim() - 2), op, name, " must be square (got ", name,
+        ".shape=", shape_text(t), ")");
+}
+
+// Written in place: rows next to each other, and no two batch entries on the same memory.
+inline void check_dense(const char* op, std::string_view name, const Tensor& t) {
+  const int64_t d = t.dim(), columns = t.size(d - 1);
+  const bool dense = t.numel() == 0 || ((columns <= 1 || t.stride(d - 1) == 1) &&
+                                        (t.size(d - 2) <= 1 || t.stride(d - 2) == columns));
+  check(dense, op, name, " must be dense in its last two dimensions (got strides ",
+        t.stride(d - 2), ", ", t.stride(d - 1), ")");
+  for (int64_t b = 0; b < d - 2; ++b) {
+    check(t.size(b) <= 1 || t.stride(b) != 0, op, name,
+          " must not be an expanded view, it is written in place (got stride 0 in dimension ", b,
+          ")");
+  }
+}
+
+}  // namespace kronext

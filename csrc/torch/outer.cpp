@@ -1,0 +1,128 @@
+#include "csrc/core/outer.h"
+
+#include <torch/csrc/stable/library.h>
+
+#include <optional>
+
+#include "csrc/cpu/kernels.h"
+#include "csrc/torch/batch.h"
+#include "csrc/torch/parallel.h"
+
+namespace kronext {
+namespace {
+
+double work(const OuterSide& side) {
+  return double(side.x.rows) * double(side.x.rows) * double(side.x.columns);
+}
+
+// A side so large that one thread would hold the others up: all threads pack it and share its strips.
+void update_together(const cpu::OuterKernels& kernel, const OuterSide& side) {
+  const int64_t panels = kernel.panels(side);
+  const int64_t panel_bytes = aligned(kernel.panel_bytes(side)), tile_bytes = kernel.tile_bytes(side);
+  std::vector<Strip> strips;
+  for_each_lower_strip(panels, kernel.strip_width(side), [&](const Strip& s) { strips.push_back(s); });
+  const int64_t workers = worker_count(int64_t(strips.size()), work(side));
+  const Workspace space(panel_bytes + workers * tile_bytes);
+  run_tasks(panels, workers,
+            [&](int64_t p, int64_t) { kernel.pack(side, space.at(0), p, p + 1); });
+  run_tasks(int64_t(strips.size()), workers, [&](int64_t index, int64_t worker) {
+    kernel.strips(side, space.at(0), &strips[index], 1, space.at(panel_bytes + worker * tile_bytes));
+  });
+}
+
+// Sides that one thread takes whole, the largest first.
+void update_apart(const cpu::OuterKernels& kernel, const OuterSide* sides, int64_t count,
+                  double total) {
+  int64_t panel_bytes = 0, tile_bytes = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    panel_bytes = std::max(panel_bytes, aligned(kernel.panel_bytes(sides[i])));
+    tile_bytes = std::max(tile_bytes, kernel.tile_bytes(sides[i]));
+  }
+  const int64_t workers = worker_count(count, total);
+  const Workspace space(workers * (panel_bytes + tile_bytes));
+  run_tasks(count, workers, [&](int64_t index, int64_t worker) {
+    char* scratch = space.at(worker * (panel_bytes + tile_bytes));
+    kernel.whole(sides[index], scratch, scratch + panel_bytes);
+  });
+}
+
+void update(std::vector<OuterSide>& sides) {
+  const cpu::OuterKernels& kernel = cpu::kernels().outer;
+  std::sort(sides.begin(), sides.end(),
+            [](const OuterSide& a, const OuterSide& b) { return work(a) > work(b); });
+  double rest = 0;
+  for (const OuterSide& side : sides) rest += work(side);
+  // A side with more than half of a thread's fair share of what is left is made together.
+  const double threads = double(torch::stable::get_num_threads());
+  size_t together = 0;
+  while (threads > 1 && together < sides.size() && work(sides[together]) * 2 * threads > rest) {
+    rest -= work(sides[together++]);
+  }
+  for (size_t i = 0; i < together; ++i) update_together(kernel, sides[i]);
+  update_apart(kernel, sides.data() + together, int64_t(sides.size() - together), rest);
+}
+
+// Adds the sides of one (batched) gradient with one of its factors.
+void add_sides(const char* op, const char* name, const Tensor& factor, const Tensor& g, bool left,
+               double decay, double weight, std::vector<OuterSide>& sides) {
+  check(g.is_cpu() && factor.is_cpu(), op, name, " and G must be on the CPU");
+  check_matrices(op, "G", g);
+  check_square(op, name, factor);
+  check_dense(op, name, factor);
+  const Dtype g_dtype = check_dtype(op, "G", g), dtype = check_factor_dtype(op, name, factor);
+  const int64_t dim = g.size(g.dim() - (left ? 2 : 1));
+  check(factor.size(factor.dim() - 1) == dim, op, name, " must be ", dim, " x ", dim,
+        " for G of shape ", shape_text(g), " (got ", name, ".shape=", shape_text(factor), ")");
+  const Shape batch = batch_shape(factor);
+  check(broadcast(op, batch, batch_shape(g)) == batch, op, "the batch dimensions of G must broadcast to those of ",
+        name, " (got G.shape=", shape_text(g), ", ", name, ".shape=", shape_text(factor), ")");
+  const BatchView gradients(g, batch), factors(factor, batch);
+  for (int64_t i = 0, count = element_count(batch); i < count; ++i) {
+    const Matrix x = matrix_at(g, g_dtype, gradients.offset(i));
+    sides.push_back({left ? x : x.transposed(), matrix_at(factor, dtype, factors.offset(i)), decay,
+                     weight});
+  }
+}
+
+void outer_update_(std::optional<Tensor> l, std::optional<Tensor> r, const Tensor g, double decay,
+                   double weight) {
+  std::vector<OuterSide> sides;
+  check(l || r, "outer_update_", "L or R must be given (got L=None, R=None)");
+  if (l) add_sides("outer_update_", "L", *l, g, true, decay, weight, sides);
+  if (r) add_sides("outer_update_", "R", *r, g, false, decay, weight, sides);
+  update(sides);
+}
+
+void outer_update_list_(std::vector<Tensor> ls, std::vector<Tensor> rs, std::vector<Tensor> gs,
+                        double decay, double weight) {
+  const char* op = "outer_update_list_";
+  const auto fits = [&](const std::vector<Tensor>& list) {
+    return list.empty() || list.size() == gs.size();
+  };
+  check(fits(ls) && fits(rs), op, "Ls and Rs must be empty or as long as Gs (got len(Ls)=", ls.size(),
+        ", len(Rs)=", rs.size(), ", len(Gs)=", gs.size(), ")");
+  std::vector<OuterSide> sides;
+  sides.reserve(ls.size() + rs.size());
+  for (size_t i = 0; i < gs.size(); ++i) {
+    if (!ls.empty()) add_sides(op, "L", ls[i], gs[i], true, decay, weight, sides);
+    if (!rs.empty()) add_sides(op, "R", rs[i], gs[i], false, decay, weight, sides);
+  }
+  update(sides);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(kronext, m) {
+  m.def(
+      "outer_update_(Tensor(a!)? L, Tensor(b!)? R, Tensor G, *, float decay, float weight) -> ()");
+  m.def(
+      "outer_update_list_(Tensor(a!)[] Ls, Tensor(b!)[] Rs, Tensor[] Gs, *, float decay, "
+      "float weight) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(kronext, CPU, m) {
+  m.impl("outer_update_", TORCH_BOX(&outer_update_));
+  m.impl("outer_update_list_", TORCH_BOX(&outer_update_list_));
+}
+
+}  // namespace kronext

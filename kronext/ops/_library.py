@@ -1,0 +1,132 @@
+"""Loads the compiled ops, and what every wrapper shares: checks, errors and calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+FACTOR = (torch.float32, torch.float64)
+
+torch.ops.load_library(str(Path(__file__).parents[1] / "_C_cpu.so"))
+
+
+def call(op: Callable[..., Any], check: Callable[..., object], *args: Any, **kwargs: Any) -> Any:
+    """Calls a compiled op without recording a graph.
+
+    The op checks its arguments before any write. When it refuses them, or while torch.compile traces,
+    `check` says the same with a ValueError or a TypeError that names the argument.
+    """
+    if torch.compiler.is_compiling():
+        check(*args, **kwargs)
+        with torch.no_grad():
+            return op(*args, **kwargs)
+    try:
+        with torch.no_grad():
+            return op(*args, **kwargs)
+    except RuntimeError:
+        check(*args, **kwargs)
+        raise
+
+
+def refuse(op: str, expectation: str, **got: object) -> NoReturn:
+    """Raises ValueError `op: expectation (got name=value)`."""
+    raise ValueError(_message(op, expectation, got))
+
+
+def refuse_type(op: str, expectation: str, **got: object) -> NoReturn:
+    """Raises TypeError `op: expectation (got name=value)`."""
+    raise TypeError(_message(op, expectation, got))
+
+
+def _message(op: str, expectation: str, got: dict[str, object]) -> str:
+    values = ", ".join(f"{name.replace('__', '.')}={value}" for name, value in got.items())
+    return f"{op}: {expectation} (got {values})"
+
+
+def check_matrices(
+    op: str, name: str, tensor: object, dtypes: Sequence[torch.dtype] = FLOATING
+) -> Tensor:
+    """A floating tensor whose last two dimensions are matrices."""
+    if not isinstance(tensor, Tensor):
+        refuse_type(op, f"{name} must be a tensor", **{name: type(tensor).__name__})
+    if tensor.layout != torch.strided:
+        refuse_type(op, f"{name} must be dense", **{f"{name}__layout": tensor.layout})
+    if tensor.dtype not in dtypes:
+        wanted = ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        refuse_type(op, f"{name} must have dtype {wanted}", **{f"{name}__dtype": tensor.dtype})
+    if tensor.dim() < 2:
+        expectation = f"{name} must have at least 2 dimensions"
+        refuse(op, expectation, **{f"{name}__shape": tuple(tensor.shape)})
+    return tensor
+
+
+def check_square(
+    op: str,
+    name: str,
+    tensor: object,
+    size: int | None = None,
+    dtypes: Sequence[torch.dtype] = FACTOR,
+) -> Tensor:
+    """A tensor of square matrices, of a given size where one is wanted."""
+    matrix = check_matrices(op, name, tensor, dtypes)
+    rows, columns = matrix.shape[-2:]
+    if rows != columns or (size is not None and rows != size):
+        wanted = "square" if size is None else f"{size} x {size}"
+        refuse(op, f"{name} must be {wanted}", **{f"{name}__shape": tuple(matrix.shape)})
+    return matrix
+
+
+def check_dense(op: str, name: str, tensor: Tensor) -> None:
+    """A buffer that is written in place: dense matrices, none on another's memory."""
+    rows, columns = tensor.shape[-2:]
+    row_stride, column_stride = tensor.stride()[-2:]
+    dense = (columns <= 1 or column_stride == 1) and (rows <= 1 or row_stride == columns)
+    if tensor.numel() and not dense:
+        expectation = f"{name} must be dense in its last two dimensions"
+        refuse(op, expectation, **{f"{name}__stride()": tensor.stride()})
+    batch = zip(tensor.shape[:-2], tensor.stride()[:-2], strict=True)
+    if any(size > 1 and stride == 0 for size, stride in batch):
+        expectation = f"{name} must not be an expanded view, it is written in place"
+        refuse(op, expectation, **{f"{name}__stride()": tensor.stride()})
+
+
+def check_same_device(op: str, **tensors: Tensor | None) -> None:
+    """Every tensor on one device."""
+    devices = {name: t.device for name, t in tensors.items() if t is not None}
+    if len(set(devices.values())) > 1:
+        got = {f"{name}__device": device for name, device in devices.items()}
+        refuse(op, "tensors must be on one device", **got)
+
+
+def check_batch(op: str, **tensors: Tensor) -> torch.Size:
+    """The broadcast of the leading batch dimensions."""
+    try:
+        return torch.broadcast_shapes(*(t.shape[:-2] for t in tensors.values()))
+    except RuntimeError:
+        got = {f"{name}__shape": tuple(t.shape) for name, t in tensors.items()}
+        refuse(op, "batch dimensions must broadcast", **got)
+
+
+def check_list(
+    op: str, name: str, values: Sequence[Any] | None, reference: Sequence[Any]
+) -> Sequence[Any]:
+    """`values`, as long as the gradients that it belongs to; None stands for a list of None."""
+    if values is None:
+        return [None] * len(reference)
+    if len(values) != len(reference):
+        got = {f"len({name})": len(values), "len(Gs)": len(reference)}
+        refuse(op, f"{name} must be as long as Gs", **got)
+    return values
+
+
+def check_number(op: str, name: str, value: object) -> None:
+    """A finite Python number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        refuse_type(op, f"{name} must be a number", **{name: value})
+    if value != value or value in (float("inf"), float("-inf")):
+        refuse(op, f"{name} must be finite", **{name: value})

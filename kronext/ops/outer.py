@@ -1,0 +1,130 @@
+"""Outer-product accumulation: the Kronecker factors' update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kronext.ops import _library as lib
+
+
+def outer_update_(
+    L: Tensor | None, R: Tensor | None, G: Tensor, *, decay: float, weight: float
+) -> None:
+    """`L <- decay L + weight G GT` and `R <- decay R + weight GT G`, in one op.
+
+    With `decay=1, weight=1` the factors are sums over steps (the Adagrad view), with `decay=beta,
+    weight=1-beta` exponential averages. Only the lower triangles of `L` and `R` are read; both halves
+    are written with the same bits. `decay=0` does not read the old content at all.
+
+    Args:
+        L: Left factor, shape `(..., m, m)`, float32 or float64, dense in its last two dimensions;
+            updated in place. None leaves the left side out.
+        R: Right factor, shape `(..., n, n)`, likewise.
+        G: Gradients, shape `(..., m, n)`, float64, float32, bfloat16 or float16, any strides; its
+            batch dimensions broadcast to those of the factors. 16-bit values are multiplied exactly
+            and accumulated in float32; float64 in `G` or in a factor makes that factor's computation
+            float64.
+        decay: Multiplies the old factor.
+        weight: Multiplies the new outer product.
+
+    Raises:
+        ValueError: A shape, stride or device does not fit.
+        TypeError: A dtype or an argument type does not fit.
+
+    Source: arXiv 2406.17748, Section 2 (Shampoo); Proposition 1.
+    """
+    lib.call(_op, _check, L, R, G, decay=decay, weight=weight)
+
+
+def outer_update_list_(
+    Ls: Sequence[Tensor | None] | None,
+    Rs: Sequence[Tensor | None] | None,
+    Gs: Sequence[Tensor],
+    *,
+    decay: float,
+    weight: float,
+) -> None:
+    """`L <- decay L + weight G GT` and `R <- decay R + weight GT G` for a ragged list, in one call.
+
+    Args:
+        Ls: One left factor for each gradient (see `outer_update_`); None in place of one, or of the
+            list, leaves it out.
+        Rs: One right factor for each gradient, likewise.
+        Gs: Gradients of any shapes.
+        decay: Multiplies the old factors.
+        weight: Multiplies the new outer products.
+
+    Raises:
+        ValueError: The lists differ in length, or a shape, stride or device does not fit.
+        TypeError: A dtype or an argument type does not fit.
+
+    Source: arXiv 2406.17748, Section 2 (Shampoo); Proposition 1.
+    """
+    op = "outer_update_list_"
+    lefts = lib.check_list(op, "Ls", Ls, Gs)
+    rights = lib.check_list(op, "Rs", Rs, Gs)
+    # The compiled op takes a side for every gradient or for none: at most three calls.
+    rows: dict[tuple[bool, bool], list[tuple[Tensor | None, Tensor | None, Tensor]]] = {}
+    for row in zip(lefts, rights, Gs, strict=True):
+        rows.setdefault((row[0] is None, row[1] is None), []).append(row)
+    if len(rows) > 1:
+        _check_list(lefts, rights, Gs, decay=decay, weight=weight)
+    for (no_left, no_right), group in rows.items():
+        if no_left and no_right:
+            continue
+        left_group = [] if no_left else [row[0] for row in group]
+        right_group = [] if no_right else [row[1] for row in group]
+        gradients = [row[2] for row in group]
+        lib.call(_op_list, _check_list, left_group, right_group, gradients, decay=decay, weight=weight)
+
+
+def _check_factor(op: str, name: str, factor: Tensor, G: Tensor, size: int) -> None:
+    lib.check_square(op, name, factor, size)
+    lib.check_dense(op, name, factor)
+    lib.check_same_device(op, G=G, **{name: factor})
+    if lib.check_batch(op, G=G, **{name: factor}) != factor.shape[:-2]:
+        shapes = {"G__shape": tuple(G.shape), f"{name}__shape": tuple(factor.shape)}
+        lib.refuse(op, f"the batch dimensions of G must broadcast to those of {name}", **shapes)
+
+
+def _check(
+    L: Tensor | None,
+    R: Tensor | None,
+    G: Tensor,
+    *,
+    decay: float,
+    weight: float,
+    op: str = "outer_update_",
+) -> None:
+    lib.check_number(op, "decay", decay)
+    lib.check_number(op, "weight", weight)
+    lib.check_matrices(op, "G", G)
+    if L is None and R is None:
+        lib.refuse(op, "L or R must be given", L=None, R=None)
+    if L is not None:
+        _check_factor(op, "L", L, G, G.shape[-2])
+    if R is not None:
+        _check_factor(op, "R", R, G, G.shape[-1])
+
+
+def _check_list(
+    Ls: Sequence[Tensor | None],
+    Rs: Sequence[Tensor | None],
+    Gs: Sequence[Tensor],
+    *,
+    decay: float,
+    weight: float,
+) -> None:
+    none = [None] * len(Gs)
+    for L, R, G in zip(Ls or none, Rs or none, Gs, strict=True):
+        if L is not None or R is not None:
+            _check(L, R, G, decay=decay, weight=weight, op="outer_update_list_")
+
+
+_op = torch.ops.kronext.outer_update_.default
+_op_list = torch.ops.kronext.outer_update_list_.default
+torch.library.register_fake("kronext::outer_update_", _check)
+torch.library.register_fake("kronext::outer_update_list_", _check_list)

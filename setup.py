@@ -1,0 +1,45 @@
+"""Calls CMake and packs what it builds; everything else is in pyproject.toml and CMakeLists.txt."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+
+
+class CMakeBuild(build_ext):
+    """Builds every native module with one CMake tree, kept in build/ so that rebuilds take seconds."""
+
+    def run(self) -> None:
+        cmake = shutil.which("cmake") or _fail("cmake (pip install cmake)")
+        if not (shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")):
+            _fail("a C++20 compiler (on Debian: apt-get install g++)")
+        tree = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
+        target = ROOT if self.inplace else Path(self.build_lib).resolve()
+        version = self.distribution.get_version()
+        self._call(cmake, "-S", ROOT, "-B", tree, "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}",
+                   f"-DKRONEXT_VERSION={version}")
+        self._call(cmake, "--build", tree)
+        self._call(cmake, "--install", tree, "--prefix", target)
+
+    def _call(self, *command: object) -> None:
+        try:
+            subprocess.run([str(part) for part in command], check=True)
+        except subprocess.CalledProcessError as error:
+            raise SystemExit(f"kronext: the native build failed (exit {error.returncode}); see above") from None
+
+
+def _fail(need: str) -> str:
+    raise SystemExit(f"kronext: building from source needs {need}, and it was not found")
+
+
+setup(
+    ext_modules=[Extension("kronext._C_cpu", []), Extension("kronext._bindings", [])],
+    cmdclass={"build_ext": CMakeBuild},
+)
