@@ -25,24 +25,19 @@ static inline int64_t strip_width(int64_t panel_bytes) {
   return fitting < 4 ? 4 : fitting > kMaxStripTiles ? kMaxStripTiles : fitting;
 }
 
-// Visits every tile of a rows x columns grid once.
-template <class Visitor>
-void for_each_strip(int64_t rows, int64_t columns, int64_t width, const Visitor& visit) {
-  for (int64_t first = 0; first < columns; first += width) {
-    const int64_t last = first + width < columns ? first + width : columns;
-    for (int64_t row = 0; row < rows; ++row) visit(Strip{row, first, last});
-  }
+// The strips that cover the tiles on or below the diagonal of a panels x panels grid, each tile once.
+// Strip numbers run down the rows of one run of columns before the next run begins.
+static inline int64_t lower_strip_count(int64_t panels, int64_t width) {
+  int64_t count = 0;
+  for (int64_t first = 0; first < panels; first += width) count += panels - first;
+  return count;
 }
 
-// Visits every tile on or below the diagonal of a panels x panels grid once.
-template <class Visitor>
-void for_each_lower_strip(int64_t panels, int64_t width, const Visitor& visit) {
-  for (int64_t first = 0; first < panels; first += width) {
-    for (int64_t row = first; row < panels; ++row) {
-      const int64_t last = first + width < row + 1 ? first + width : row + 1;
-      visit(Strip{row, first, last});
-    }
-  }
+static inline Strip lower_strip(int64_t panels, int64_t width, int64_t number) {
+  int64_t first = 0;
+  for (; number >= panels - first; first += width) number -= panels - first;
+  const int64_t row = first + number;
+  return {row, first, first + width < row + 1 ? first + width : row + 1};
 }
 
 }  // namespace kronext

@@ -6,21 +6,12 @@
 // and one write of the factor.
 #pragma once
 
+#include "csrc/core/job.h"
 #include "csrc/core/outer.h"
-#include "csrc/core/strips.h"
 
 namespace kronext::cpu::KRONEXT_CPU {
 
-// Bytes of the packed panels of a side, and of the tiles that a strip accumulates.
-int64_t outer_panel_bytes(const OuterSide& side);
-int64_t outer_tile_bytes(const OuterSide& side);
-int64_t outer_panels(const OuterSide& side);
-int64_t outer_strip_width(const OuterSide& side);
-
-void outer_pack(const OuterSide& side, void* panels, int64_t first_panel, int64_t last_panel);
-void outer_strips(const OuterSide& side, const void* panels, const Strip* strips, int64_t count,
-                  void* tiles);
-// Everything for one side on one thread.
-void outer_whole(const OuterSide& side, void* panels, void* tiles);
+// One pack step a panel of X, one step a strip of output tiles.
+extern const JobKernel<OuterSide> kOuter;
 
 }  // namespace kronext::cpu::KRONEXT_CPU

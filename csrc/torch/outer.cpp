@@ -11,57 +11,6 @@
 namespace kronext {
 namespace {
 
-double work(const OuterSide& side) {
-  return double(side.x.rows) * double(side.x.rows) * double(side.x.columns);
-}
-
-// A side so large that one thread would hold the others up: all threads pack it and share its strips.
-void update_together(const cpu::OuterKernels& kernel, const OuterSide& side) {
-  const int64_t panels = kernel.panels(side);
-  const int64_t panel_bytes = aligned(kernel.panel_bytes(side)), tile_bytes = kernel.tile_bytes(side);
-  std::vector<Strip> strips;
-  for_each_lower_strip(panels, kernel.strip_width(side), [&](const Strip& s) { strips.push_back(s); });
-  const int64_t workers = worker_count(int64_t(strips.size()), work(side));
-  const Workspace space(panel_bytes + workers * tile_bytes);
-  run_tasks(panels, workers,
-            [&](int64_t p, int64_t) { kernel.pack(side, space.at(0), p, p + 1); });
-  run_tasks(int64_t(strips.size()), workers, [&](int64_t index, int64_t worker) {
-    kernel.strips(side, space.at(0), &strips[index], 1, space.at(panel_bytes + worker * tile_bytes));
-  });
-}
-
-// Sides that one thread takes whole, the largest first.
-void update_apart(const cpu::OuterKernels& kernel, const OuterSide* sides, int64_t count,
-                  double total) {
-  int64_t panel_bytes = 0, tile_bytes = 0;
-  for (int64_t i = 0; i < count; ++i) {
-    panel_bytes = std::max(panel_bytes, aligned(kernel.panel_bytes(sides[i])));
-    tile_bytes = std::max(tile_bytes, kernel.tile_bytes(sides[i]));
-  }
-  const int64_t workers = worker_count(count, total);
-  const Workspace space(workers * (panel_bytes + tile_bytes));
-  run_tasks(count, workers, [&](int64_t index, int64_t worker) {
-    char* scratch = space.at(worker * (panel_bytes + tile_bytes));
-    kernel.whole(sides[index], scratch, scratch + panel_bytes);
-  });
-}
-
-void update(std::vector<OuterSide>& sides) {
-  const cpu::OuterKernels& kernel = cpu::kernels().outer;
-  std::sort(sides.begin(), sides.end(),
-            [](const OuterSide& a, const OuterSide& b) { return work(a) > work(b); });
-  double rest = 0;
-  for (const OuterSide& side : sides) rest += work(side);
-  // A side with more than half of a thread's fair share of what is left is made together.
-  const double threads = double(torch::stable::get_num_threads());
-  size_t together = 0;
-  while (threads > 1 && together < sides.size() && work(sides[together]) * 2 * threads > rest) {
-    rest -= work(sides[together++]);
-  }
-  for (size_t i = 0; i < together; ++i) update_together(kernel, sides[i]);
-  update_apart(kernel, sides.data() + together, int64_t(sides.size() - together), rest);
-}
-
 // Adds the sides of one (batched) gradient with one of its factors.
 void add_sides(const char* op, const char* name, const Tensor& factor, const Tensor& g, bool left,
                double decay, double weight, std::vector<OuterSide>& sides) {
@@ -90,7 +39,7 @@ void outer_update_(std::optional<Tensor> l, std::optional<Tensor> r, const Tenso
   check(l || r, "outer_update_", "L or R must be given (got L=None, R=None)");
   if (l) add_sides("outer_update_", "L", *l, g, true, decay, weight, sides);
   if (r) add_sides("outer_update_", "R", *r, g, false, decay, weight, sides);
-  update(sides);
+  run_jobs(cpu::kernels().outer, sides);
 }
 
 void outer_update_list_(std::vector<Tensor> ls, std::vector<Tensor> rs, std::vector<Tensor> gs,
@@ -107,7 +56,7 @@ void outer_update_list_(std::vector<Tensor> ls, std::vector<Tensor> rs, std::vec
     if (!ls.empty()) add_sides(op, "L", ls[i], gs[i], true, decay, weight, sides);
     if (!rs.empty()) add_sides(op, "R", rs[i], gs[i], false, decay, weight, sides);
   }
-  update(sides);
+  run_jobs(cpu::kernels().outer, sides);
 }
 
 }  // namespace

@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <vector>
 
+#include "csrc/core/job.h"
 #include "csrc/torch/check.h"
 
 namespace kronext {
@@ -48,5 +50,61 @@ class Workspace {
 };
 
 inline int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+// A problem so large that one thread would keep the others waiting: all of them share its steps.
+template <class Problem>
+void run_job_together(const JobKernel<Problem>& kernel, const Problem& problem) {
+  const int64_t pack_steps = kernel.pack_steps(problem), steps = kernel.steps(problem);
+  const int64_t workers = worker_count(std::max(steps, pack_steps), kernel.work(problem));
+  const int64_t shared = aligned(kernel.shared_bytes(problem));
+  const int64_t scratch = aligned(kernel.scratch_bytes(problem));
+  const Workspace space(shared + workers * scratch);
+  run_tasks(pack_steps, workers, [&](int64_t step, int64_t) { kernel.pack(problem, step, space.at(0)); });
+  run_tasks(steps, workers, [&](int64_t step, int64_t worker) {
+    kernel.run(problem, step, space.at(0), space.at(shared + worker * scratch));
+  });
+}
+
+// Problems that one thread takes whole.
+template <class Problem>
+void run_jobs_apart(const JobKernel<Problem>& kernel, const Problem* problems, int64_t count,
+                    double work) {
+  int64_t shared = 0, scratch = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    shared = std::max(shared, aligned(kernel.shared_bytes(problems[i])));
+    scratch = std::max(scratch, aligned(kernel.scratch_bytes(problems[i])));
+  }
+  const int64_t workers = worker_count(count, work);
+  const Workspace space(workers * (shared + scratch));
+  run_tasks(count, workers, [&](int64_t index, int64_t worker) {
+    const Problem& problem = problems[index];
+    char* memory = space.at(worker * (shared + scratch));
+    for (int64_t step = 0; step < kernel.pack_steps(problem); ++step) {
+      kernel.pack(problem, step, memory);
+    }
+    for (int64_t step = 0; step < kernel.steps(problem); ++step) {
+      kernel.run(problem, step, memory, memory + shared);
+    }
+  });
+}
+
+// Solves a ragged list of problems. Those with more than half of a thread's fair share of what is left
+// are shared by all threads, the rest are handed out whole, the largest first.
+template <class Problem>
+void run_jobs(const JobKernel<Problem>& kernel, std::vector<Problem>& problems) {
+  std::sort(problems.begin(), problems.end(), [&](const Problem& a, const Problem& b) {
+    return kernel.work(a) > kernel.work(b);
+  });
+  double rest = 0;
+  for (const Problem& problem : problems) rest += kernel.work(problem);
+  const double threads = double(torch::stable::get_num_threads());
+  size_t together = 0;
+  while (threads > 1 && together < problems.size() &&
+         kernel.work(problems[together]) * 2 * threads > rest) {
+    run_job_together(kernel, problems[together]);
+    rest -= kernel.work(problems[together++]);
+  }
+  run_jobs_apart(kernel, problems.data() + together, int64_t(problems.size() - together), rest);
+}
 
 }  // namespace kronext

@@ -6,8 +6,11 @@ anything, repeats bit for bit for the same build, device and thread count, survi
 """
 
 from kronext.ops.outer import outer_update_, outer_update_list_
+from kronext.ops.precondition import precondition, precondition_list
 
 __all__ = [
     "outer_update_",
     "outer_update_list_",
+    "precondition",
+    "precondition_list",
 ]

@@ -124,6 +124,14 @@ def check_list(
     return values
 
 
+def group_by_side(lefts: Sequence[Any], rights: Sequence[Any]) -> dict[tuple[bool, bool], list[int]]:
+    """Indices by which sides are None: a compiled list op takes a side for every entry or for none."""
+    groups: dict[tuple[bool, bool], list[int]] = {}
+    for index, (left, right) in enumerate(zip(lefts, rights, strict=True)):
+        groups.setdefault((left is None, right is None), []).append(index)
+    return groups
+
+
 def check_number(op: str, name: str, value: object) -> None:
     """A finite Python number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):

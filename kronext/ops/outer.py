@@ -66,19 +66,18 @@ def outer_update_list_(
     op = "outer_update_list_"
     lefts = lib.check_list(op, "Ls", Ls, Gs)
     rights = lib.check_list(op, "Rs", Rs, Gs)
-    # The compiled op takes a side for every gradient or for none: at most three calls.
-    rows: dict[tuple[bool, bool], list[tuple[Tensor | None, Tensor | None, Tensor]]] = {}
-    for row in zip(lefts, rights, Gs, strict=True):
-        rows.setdefault((row[0] is None, row[1] is None), []).append(row)
-    if len(rows) > 1:
+    groups = lib.group_by_side(lefts, rights)
+    if len(groups) > 1:
         _check_list(lefts, rights, Gs, decay=decay, weight=weight)
-    for (no_left, no_right), group in rows.items():
+    for (no_left, no_right), indices in groups.items():
         if no_left and no_right:
             continue
-        left_group = [] if no_left else [row[0] for row in group]
-        right_group = [] if no_right else [row[1] for row in group]
-        gradients = [row[2] for row in group]
-        lib.call(_op_list, _check_list, left_group, right_group, gradients, decay=decay, weight=weight)
+        group_left = [] if no_left else [lefts[i] for i in indices]
+        group_right = [] if no_right else [rights[i] for i in indices]
+        gradients = [Gs[i] for i in indices]
+        lib.call(
+            _op_list, _check_list, group_left, group_right, gradients, decay=decay, weight=weight
+        )
 
 
 def _check_factor(op: str, name: str, factor: Tensor, G: Tensor, size: int) -> None:

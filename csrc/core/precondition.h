@@ -1,0 +1,15 @@
+// out <- left G right, either factor absent.
+#pragma once
+
+#include "csrc/core/matrix.h"
+
+namespace kronext {
+
+struct PreconditionProblem {
+  Matrix g;      // m x n
+  Matrix left;   // m x m; data null: absent
+  Matrix right;  // n x n; data null: absent
+  Matrix out;    // m x n, float32 or float64, rows contiguous
+};
+
+}  // namespace kronext

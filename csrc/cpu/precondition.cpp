@@ -1,0 +1,167 @@
+#include "csrc/cpu/precondition.h"
+
+#include "csrc/cpu/product.h"
+
+namespace kronext::cpu::KRONEXT_CPU {
+namespace {
+
+template <class Compute>
+struct Type {
+  using T = Compute;
+};
+
+// The output has the widest dtype of the operands, and float64 anywhere makes it float64.
+template <class F>
+auto with_type(const PreconditionProblem& p, const F& f) {
+  if (p.out.dtype == Dtype::kFloat64) return f(Type<double>{});
+  return f(Type<float>{});
+}
+
+// Where the packed operands lie, in values of the compute type.
+template <class T>
+struct Layout {
+  int64_t rows, columns;    // of G
+  int64_t g_panels;         // columns of G, with their depth m: only where left multiplies them
+  int64_t g_stride;
+  int64_t right_panels;     // columns of right, depth n
+  int64_t right_stride;
+  int64_t row_panel;        // one packed row panel of G or of left G, depth n
+
+  explicit Layout(const PreconditionProblem& p)
+      : rows(p.g.rows),
+        columns(p.g.columns),
+        g_panels(p.left.data ? panel_count<T>(columns) : 0),
+        g_stride(panel_stride<T>(rows)),
+        right_panels(p.right.data ? panel_count<T>(columns) : 0),
+        right_stride(panel_stride<T>(columns)),
+        row_panel(panel_count<T>(columns) * kTileSize<T>) {}
+
+  int64_t right_offset() const { return g_panels * g_stride; }
+  int64_t shared() const { return right_offset() + right_panels * right_stride; }
+  int64_t scratch() const {
+    return panel_stride<T>(rows) + row_panel + kMaxStripTiles * kTileSize<T>;
+  }
+};
+
+double work(const PreconditionProblem& p) {
+  const double sides = (p.left.data ? double(p.g.rows) : 0) + (p.right.data ? double(p.g.columns) : 0);
+  return double(p.g.rows) * double(p.g.columns) * (sides + 1);
+}
+
+int64_t shared_bytes(const PreconditionProblem& p) {
+  return with_type(p, [&](auto type) {
+    using T = typename decltype(type)::T;
+    return Layout<T>(p).shared() * int64_t(sizeof(T));
+  });
+}
+
+int64_t scratch_bytes(const PreconditionProblem& p) {
+  return with_type(p, [&](auto type) {
+    using T = typename decltype(type)::T;
+    return Layout<T>(p).scratch() * int64_t(sizeof(T));
+  });
+}
+
+int64_t pack_steps(const PreconditionProblem& p) {
+  return with_type(p, [&](auto type) {
+    const Layout<typename decltype(type)::T> layout(p);
+    return layout.g_panels + layout.right_panels;
+  });
+}
+
+int64_t steps(const PreconditionProblem& p) {
+  return with_type(p, [&](auto type) {
+    return panel_count<typename decltype(type)::T>(p.g.rows);
+  });
+}
+
+void pack(const PreconditionProblem& p, int64_t step, void* shared) {
+  with_type(p, [&](auto type) {
+    using T = typename decltype(type)::T;
+    const Layout<T> layout(p);
+    T* panels = static_cast<T*>(shared);
+    if (step < layout.g_panels) {
+      pack_panel<T>(p.g.transposed(), step * kPanel<T>, panels + step * layout.g_stride);
+    } else {
+      const int64_t panel = step - layout.g_panels;
+      pack_panel<T>(p.right.transposed(), panel * kPanel<T>,
+                    panels + layout.right_offset() + panel * layout.right_stride);
+    }
+  });
+}
+
+template <class T>
+void write_tile(const T* tile, const Matrix& out, int64_t row, int64_t column) {
+  const int rows = panel_extent<T>(out.rows, row), columns = panel_extent<T>(out.columns, column);
+  T* target = static_cast<T*>(out.data) + row * kPanel<T> * out.row_stride + column * kPanel<T>;
+  for (int r = 0; r < rows; ++r, tile += kPanel<T>, target += out.row_stride) {
+    if (columns == kPanel<T>) {
+      store(target, load(tile));
+      store(target + kLanes<T>, load(tile + kLanes<T>));
+    } else {
+      for (int c = 0; c < columns; ++c) target[c] = tile[c];
+    }
+  }
+}
+
+// One row panel of a product with packed columns, written out strip by strip.
+template <class T>
+void multiply_out(const T* row_panel, const T* columns, int64_t stride, int64_t depth,
+                  const Matrix& out, int64_t row, T* tiles) {
+  const int64_t count = panel_count<T>(out.columns);
+  const int64_t width = strip_width(stride * int64_t(sizeof(T)));
+  for (int64_t first = 0; first < count; first += width) {
+    const int64_t last = minimum(count, first + width);
+    multiply_strip(row_panel, columns + first * stride, stride, depth, last - first,
+                   panel_extent<T>(out.rows, row), panel_extent<T>(out.columns, last - 1), false,
+                   tiles);
+    for (int64_t column = first; column < last; ++column) {
+      write_tile(tiles + (column - first) * kTileSize<T>, out, row, column);
+    }
+  }
+}
+
+template <class T>
+void run_row(const PreconditionProblem& p, int64_t row, const T* shared, T* scratch) {
+  const Layout<T> layout(p);
+  T* left_panel = scratch;
+  T* row_panel = left_panel + panel_stride<T>(layout.rows);
+  T* tiles = row_panel + layout.row_panel;
+  const T* right = shared + layout.right_offset();
+  if (p.left.data) {
+    pack_panel<T>(p.left, row * kPanel<T>, left_panel);
+    if (!p.right.data) {
+      multiply_out(left_panel, shared, layout.g_stride, layout.rows, p.out, row, tiles);
+      return;
+    }
+    for (int64_t column = 0; column < layout.g_panels; ++column) {
+      multiply_strip(shared + column * layout.g_stride, left_panel, 0, layout.rows, 1,
+                     panel_extent<T>(layout.columns, column), panel_extent<T>(layout.rows, row), false,
+                     row_panel + column * kTileSize<T>);
+    }
+  } else {
+    pack_panel<T>(p.g, row * kPanel<T>, row_panel);
+  }
+  multiply_out(row_panel, right, layout.right_stride, layout.columns, p.out, row, tiles);
+}
+
+void run(const PreconditionProblem& p, int64_t step, const void* shared, void* scratch) {
+  with_type(p, [&](auto type) {
+    using T = typename decltype(type)::T;
+    run_row<T>(p, step, static_cast<const T*>(shared), static_cast<T*>(scratch));
+  });
+}
+
+}  // namespace
+
+extern const JobKernel<PreconditionProblem> kPrecondition{
+    .work = work,
+    .shared_bytes = shared_bytes,
+    .scratch_bytes = scratch_bytes,
+    .pack_steps = pack_steps,
+    .steps = steps,
+    .pack = pack,
+    .run = run,
+};
+
+}  // namespace kronext::cpu::KRONEXT_CPU
