@@ -1,0 +1,43 @@
+# kronext: every target sets up what it needs. On a fresh machine `make demo` and `make test` are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test lint format clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# torch comes first and pinned: a CPU build where the index has one, and nothing else may choose another.
+$(VENV)/.ready: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	touch $@
+
+setup: $(VENV)/.ready  ## create the virtual environment and install the tools
+
+build: setup  ## compile the native modules and install the package in place (incremental)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+
+demo: build  ## train on real digits with AdamW and every estimator; writes plots to demo-output/
+	$(BIN)/python -m kronext demo --output demo-output
+
+test: build  ## the whole test suite: Python, every CPU capability, C++ host tests
+	$(BIN)/python -m pytest
+
+lint: build  ## ruff, mypy --strict, clang-format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
+
+format:  ## rewrite the sources in the project's format
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format .
+	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format -i
+
+clean:  ## remove everything that is not tracked by git, the virtual environment too
+	rm -rf $(VENV) build dist *.egg-info kronext/*.so demo-output

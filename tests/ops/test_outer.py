@@ -1,0 +1,238 @@
+"""outer_update_ and outer_update_list_: L <- decay L + weight G GT, R <- decay R + weight GT G."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import (
+    DEVICES,
+    FACTOR,
+    FLOATING,
+    SHAPES,
+    assert_accurate,
+    assert_refused,
+    assert_symmetric,
+    name,
+    normal,
+    sliced,
+    symmetric,
+    transposed_memory,
+)
+from torch import Tensor
+from torch.library import opcheck
+
+from kronext import ops, reference
+
+DECAY, WEIGHT = 0.9, 0.25
+
+
+def factors(*shape: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    *batch, m, n = shape
+    return symmetric(*batch, m, m, dtype=dtype, seed=1), symmetric(*batch, n, n, dtype=dtype, seed=2)
+
+
+def plain(L: Tensor, R: Tensor, G: Tensor, decay: float, weight: float) -> tuple[Tensor, Tensor]:
+    """The same computation in torch, in the dtype that the op computes in."""
+    G = G.to(torch.promote_types(L.dtype, G.dtype))
+    return decay * L + weight * (G @ G.mT), decay * R + weight * (G.mT @ G)
+
+
+def check_update(G: Tensor, L: Tensor, R: Tensor, decay: float = DECAY, weight: float = WEIGHT) -> None:
+    expected = reference.outer_update(L, R, G, decay=decay, weight=weight)
+    torch_result = plain(L, R, G, decay, weight)
+    ops.outer_update_(L, R, G, decay=decay, weight=weight)
+    for side, result, oracle, naive in zip("LR", (L, R), expected, torch_result, strict=True):
+        assert_accurate(result, oracle, naive, side)
+        assert_symmetric(result, side)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("factor_dtype", FACTOR, ids=name)
+@pytest.mark.parametrize("dtype", FLOATING, ids=name)
+def test_values_of_every_shape(dtype: torch.dtype, factor_dtype: torch.dtype, device: str) -> None:
+    for m, n in SHAPES:
+        L, R = (f.to(device) for f in factors(m, n, dtype=factor_dtype))
+        check_update(normal(m, n, dtype=dtype).to(device), L, R)
+
+
+@pytest.mark.parametrize("dtype", FLOATING, ids=name)
+@pytest.mark.parametrize("view", [sliced, transposed_memory])
+def test_strided_gradients(view, dtype: torch.dtype) -> None:
+    for m, n in [(5, 7), (33, 17), (64, 70)]:
+        L, R = factors(m, n)
+        check_update(view(normal(m, n, dtype=dtype)), L, R)
+
+
+def test_batch_dimensions_broadcast_from_gradient_to_factor() -> None:
+    L, R = factors(3, 2, 17, 9)
+    check_update(normal(2, 17, 9), L, R)
+    check_update(normal(1, 17, 9).expand(3, 2, 17, 9), L, R)
+    check_update(normal(3, 2, 9, 17).mT, L, R)
+
+
+def test_factors_inside_a_larger_buffer() -> None:
+    buffer = torch.full((4, 40, 40), float("nan"))
+    L = buffer[::2, :, :]
+    L.copy_(symmetric(2, 40, 40))
+    G = normal(2, 40, 11)
+    expected = DECAY * L.double() + WEIGHT * G.double() @ G.double().mT
+    ops.outer_update_(L, None, G, decay=DECAY, weight=WEIGHT)
+    torch.testing.assert_close(L.double(), expected, rtol=1e-6, atol=1e-6)
+    assert buffer[1::2].isnan().all(), "memory between the factors was written"
+
+
+def test_only_the_lower_triangle_is_read() -> None:
+    for m in (5, 32, 45, 70):
+        L = symmetric(m, m)
+        poisoned = L.tril() + torch.full((m, m), float("nan")).triu(1)
+        G = normal(m, 9)
+        ops.outer_update_(L, None, G, decay=DECAY, weight=WEIGHT)
+        ops.outer_update_(poisoned, None, G, decay=DECAY, weight=WEIGHT)
+        assert torch.equal(L, poisoned), f"m={m}: the upper triangle was read"
+
+
+def test_zero_decay_does_not_read_the_factor() -> None:
+    for m in (5, 32, 45):
+        L, G = torch.full((m, m), float("nan")), normal(m, 9)
+        ops.outer_update_(L, None, G, decay=0.0, weight=1.0)
+        torch.testing.assert_close(L, G @ G.mT, rtol=1e-5, atol=1e-5)
+
+
+def test_long_sums_stay_accurate() -> None:
+    G = normal(24, 30_000)
+    L = torch.zeros(24, 24)
+    ops.outer_update_(L, None, G, decay=0.0, weight=1.0)
+    assert_accurate(L, G.double() @ G.double().mT, G @ G.mT)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=name)
+def test_16_bit_products_are_exact(dtype: torch.dtype) -> None:
+    """Small integers: every product and sum is exact in float32, so the result must be."""
+    G = torch.randint(-8, 9, (37, 50), generator=torch.Generator().manual_seed(0)).to(dtype)
+    L, R = torch.zeros(37, 37), torch.zeros(50, 50)
+    ops.outer_update_(L, R, G, decay=1.0, weight=1.0)
+    assert torch.equal(L, G.float() @ G.float().mT)
+    assert torch.equal(R, G.float().mT @ G.float())
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_non_finite_values_stay_in_their_matrix(poison: float) -> None:
+    G = normal(3, 20, 33)
+    L, R = factors(3, 20, 33)
+    clean_L, clean_R = L.clone(), R.clone()
+    ops.outer_update_(clean_L, clean_R, G, decay=DECAY, weight=WEIGHT)
+    G[1, 4, 5] = poison
+    ops.outer_update_(L, R, G, decay=DECAY, weight=WEIGHT)
+    for index in (0, 2):
+        assert torch.equal(L[index], clean_L[index])
+        assert torch.equal(R[index], clean_R[index])
+    assert not L[1].isfinite().all()
+
+
+def test_list_equals_single_calls_bit_for_bit() -> None:
+    shapes = [(4, 4), (33, 20), (0, 5), (128, 64), (7, 300), (65, 65)] * 3
+    Gs = [normal(*shape, seed=i) for i, shape in enumerate(shapes)]
+    single = [factors(*shape) for shape in shapes]
+    Ls, Rs = ([f[side].clone() for f in single] for side in (0, 1))
+    Ls[1] = Rs[2] = None
+    Ls[4] = Rs[4] = None
+    for (L, R), G in zip(single, Gs, strict=True):
+        ops.outer_update_(L, R, G, decay=DECAY, weight=WEIGHT)
+    ops.outer_update_list_(Ls, Rs, Gs, decay=DECAY, weight=WEIGHT)
+    for listed, (L, R) in zip(zip(Ls, Rs, strict=True), single, strict=True):
+        for mine, other in zip(listed, (L, R), strict=True):
+            assert mine is None or torch.equal(mine, other)
+
+
+def test_list_with_one_side_and_empty_list() -> None:
+    Gs = [normal(6, 9), normal(40, 3)]
+    Rs = [torch.zeros(9, 9), torch.zeros(3, 3)]
+    ops.outer_update_list_(None, Rs, Gs, decay=0.0, weight=2.0)
+    for R, G in zip(Rs, Gs, strict=True):
+        torch.testing.assert_close(R, 2 * G.mT @ G, rtol=1e-5, atol=1e-5)
+    ops.outer_update_list_([], [], [], decay=0.0, weight=1.0)
+
+
+def test_repeats_bit_for_bit_and_across_thread_counts() -> None:
+    G = normal(200, 300)
+    results = []
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2, 2):
+            torch.set_num_threads(count)
+            L, R = factors(200, 300)
+            ops.outer_update_(L, R, G, decay=DECAY, weight=WEIGHT)
+            results.append((L, R))
+    finally:
+        torch.set_num_threads(threads)
+    for L, R in results[1:]:
+        assert torch.equal(L, results[0][0])
+        assert torch.equal(R, results[0][1])
+
+
+def test_no_graph_is_recorded() -> None:
+    G = normal(4, 5).requires_grad_()
+    L = torch.zeros(4, 4, requires_grad=True)
+    ops.outer_update_(L, None, G, decay=1.0, weight=1.0)
+    assert L.is_leaf
+    assert L.grad_fn is None
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_opcheck(device: str) -> None:
+    L, R = (f.to(device) for f in factors(2, 5, 7))
+    G = normal(2, 5, 7).to(device)
+    options = {"decay": DECAY, "weight": WEIGHT}
+    opcheck(torch.ops.kronext.outer_update_.default, (L, R, G), options)
+    opcheck(torch.ops.kronext.outer_update_.default, (None, R, G), options)
+    opcheck(torch.ops.kronext.outer_update_list_.default, ([L], [R], [G]), options)
+
+
+def test_compiles_to_one_graph() -> None:
+    def step(L: Tensor, R: Tensor, G: Tensor) -> Tensor:
+        ops.outer_update_(L, R, G * 2, decay=DECAY, weight=WEIGHT)
+        ops.outer_update_list_([L, None], [R, R], [G, G], decay=DECAY, weight=WEIGHT)
+        return L.trace() + R.trace()
+
+    G = normal(6, 9)
+    eager, traced = factors(6, 9), factors(6, 9)
+    expected = step(*eager, G)
+    torch.testing.assert_close(torch.compile(step, fullgraph=True)(*traced, G), expected)
+    assert torch.equal(eager[0], traced[0])
+
+
+BAD = [
+    ({"G": torch.zeros(3)}, ValueError, "G must have at least 2 dimensions"),
+    ({"G": torch.zeros(4, 5, dtype=torch.int32)}, TypeError, "G must have dtype"),
+    ({"G": [[1.0]]}, TypeError, "G must be a tensor"),
+    ({"L": torch.zeros(5, 5)}, ValueError, "L must be 4 x 4"),
+    ({"R": torch.zeros(5, 4)}, ValueError, "R must be 5 x 5"),
+    ({"R": torch.zeros(5, 5, dtype=torch.bfloat16)}, TypeError, "R must have dtype"),
+    ({"L": torch.zeros(8, 8)[::2, ::2]}, ValueError, "L must be dense"),
+    ({"L": torch.zeros(4, 4).expand(3, 4, 4)}, ValueError, "L must not be an expanded view"),
+    ({"L": torch.zeros(2, 4, 4), "G": torch.zeros(3, 4, 5)}, ValueError, "batch dimensions"),
+    ({"G": torch.zeros(3, 4, 5)}, ValueError, "the batch dimensions of G must"),
+    ({"L": None, "R": None}, ValueError, "L or R must be given"),
+    ({"decay": "a"}, TypeError, "decay must be a number"),
+    ({"R": torch.zeros(5, 5, device="meta")}, ValueError, "tensors must be on one device"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD, ids=[b[2] for b in BAD])
+def test_bad_input_is_refused_before_any_write(change, error, message: str) -> None:
+    given = {"L": torch.ones(4, 4), "R": torch.ones(5, 5), "G": torch.ones(4, 5), "decay": 0.5, "weight": 1.0}
+    given |= change
+    untouched = [t for k, t in given.items() if k in "LR" and t is not None and t.device.type != "meta"]
+    assert_refused(lambda: ops.outer_update_(**given), error, f"outer_update_: {message}", untouched)
+
+
+def test_list_refuses_before_any_write() -> None:
+    Ls = [torch.ones(2, 2), torch.ones(3, 3)]
+    Gs = [torch.ones(2, 2), torch.ones(4, 3)]
+    options = {"decay": 1.0, "weight": 1.0}
+    assert_refused(
+        lambda: ops.outer_update_list_(Ls, None, Gs, **options), ValueError, "L must be 4 x 4", Ls
+    )
+    assert_refused(
+        lambda: ops.outer_update_list_(Ls, None, Gs[:1], **options), ValueError, "as long as Gs", Ls
+    )

@@ -1,0 +1,166 @@
+"""precondition and precondition_list: left G right."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import (
+    DEVICES,
+    FACTOR,
+    FLOATING,
+    SHAPES,
+    assert_accurate,
+    assert_refused,
+    name,
+    normal,
+    sliced,
+    transposed_memory,
+)
+from torch import Tensor
+from torch.library import opcheck
+
+from kronext import ops, reference
+
+SIDES = [(True, True), (True, False), (False, True)]
+
+
+def operands(
+    m: int, n: int, dtype: torch.dtype = torch.float32, factor_dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Factors that are not symmetric: the op must not assume it."""
+    left, right = normal(m, m, dtype=factor_dtype, seed=1), normal(n, n, dtype=factor_dtype, seed=2)
+    return normal(m, n, dtype=dtype), left, right
+
+
+def check(G: Tensor, left: Tensor | None, right: Tensor | None) -> None:
+    dtypes = [t.dtype for t in (G, left, right) if t is not None]
+    wide = torch.float64 if torch.float64 in dtypes else torch.float32
+    plain = G.to(wide)
+    plain = plain if left is None else left.to(wide) @ plain
+    plain = plain if right is None else plain @ right.to(wide)
+    result = ops.precondition(G, left, right)
+    assert result.dtype == wide
+    assert_accurate(result, reference.precondition(G, left, right), plain)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("factor_dtype", FACTOR, ids=name)
+@pytest.mark.parametrize("dtype", FLOATING, ids=name)
+def test_values_of_every_shape(dtype: torch.dtype, factor_dtype: torch.dtype, device: str) -> None:
+    for m, n in SHAPES:
+        G, left, right = (t.to(device) for t in operands(m, n, dtype, factor_dtype))
+        for with_left, with_right in SIDES:
+            check(G, left if with_left else None, right if with_right else None)
+
+
+@pytest.mark.parametrize("view", [sliced, transposed_memory])
+def test_strided_operands(view) -> None:
+    for m, n in [(5, 7), (33, 17), (64, 70)]:
+        G, left, right = operands(m, n)
+        check(view(G), view(left), view(right))
+        check(view(G.bfloat16()), None, view(right.double()))
+
+
+def test_batch_dimensions_broadcast() -> None:
+    G, left, right = normal(2, 1, 17, 9), normal(3, 17, 17), normal(9, 9)
+    check(G, left, right)
+    assert ops.precondition(G, left, right).shape == (2, 3, 17, 9)
+    check(normal(17, 9).expand(4, 17, 9), left[0], None)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=name)
+@pytest.mark.parametrize("width", [1, 32, 33])
+def test_every_16_bit_value_is_converted(dtype: torch.dtype, width: int) -> None:
+    """All finite bit patterns, multiplied by the identity, against torch's own conversion."""
+    bits = torch.arange(-32768, 32768, dtype=torch.int32).to(torch.int16)
+    values = bits.view(dtype)[bits.view(dtype).isfinite()]
+    G = values[: len(values) // width * width].view(-1, width)
+    identity = torch.eye(width)
+    assert torch.equal(ops.precondition(G, None, identity), G.float())
+    assert torch.equal(ops.precondition(G.mT, identity, None), G.mT.float())
+    assert torch.equal(ops.precondition(G, None, identity.double()), G.double())
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_non_finite_values_stay_in_their_matrix(poison: float) -> None:
+    G, left, right = normal(3, 20, 33), normal(20, 20), normal(33, 33)
+    clean = ops.precondition(G, left, right)
+    G[1, 4, 5] = poison
+    result = ops.precondition(G, left, right)
+    assert torch.equal(result[::2], clean[::2])
+    assert not result[1].isfinite().any()
+
+
+def test_list_equals_single_calls_bit_for_bit() -> None:
+    shapes = [(4, 4), (33, 20), (0, 5), (128, 64), (7, 300), (65, 65)] * 3
+    rows = [operands(*shape) for shape in shapes]
+    Gs, lefts, rights = (list(column) for column in zip(*rows, strict=True))
+    lefts[1] = rights[3] = None
+    results = ops.precondition_list(Gs, lefts, rights)
+    for result, G, left, right in zip(results, Gs, lefts, rights, strict=True):
+        assert torch.equal(result, ops.precondition(G, left, right))
+    assert ops.precondition_list([], None, []) == []
+
+
+def test_repeats_bit_for_bit_and_across_thread_counts() -> None:
+    G, left, right = operands(200, 300)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 2):
+            torch.set_num_threads(count)
+            results.append(ops.precondition(G, left, right))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[1], results[2])
+
+
+def test_no_graph_is_recorded() -> None:
+    G, left, right = (t.requires_grad_() for t in operands(4, 5))
+    result = ops.precondition(G, left, right)
+    assert not result.requires_grad
+    assert result.grad_fn is None
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_opcheck(device: str) -> None:
+    G, left, right = (t.to(device) for t in operands(5, 7))
+    for with_left, with_right in SIDES:
+        given = (G, left if with_left else None, right if with_right else None)
+        opcheck(torch.ops.kronext.precondition.default, given)
+    opcheck(torch.ops.kronext.precondition_list.default, ([G, G], [left, left], []))
+
+
+def test_compiles_to_one_graph() -> None:
+    def step(G: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        both = ops.precondition(G * 2, left, right)
+        return both + sum(ops.precondition_list([G, G], [left, None], [None, right]))
+
+    given = operands(6, 9)
+    torch.testing.assert_close(torch.compile(step, fullgraph=True)(*given), step(*given))
+
+
+BAD = [
+    ({"G": torch.zeros(3)}, ValueError, "G must have at least 2 dimensions"),
+    ({"G": torch.zeros(4, 5, dtype=torch.int64)}, TypeError, "G must have dtype"),
+    ({"G": torch.zeros(4, 5).to_sparse()}, TypeError, "G must be dense"),
+    ({"left": torch.zeros(5, 5)}, ValueError, "left must be 4 x 4"),
+    ({"left": "identity"}, TypeError, "left must be a tensor"),
+    ({"right": torch.zeros(5, 5, dtype=torch.float16)}, TypeError, "right must have dtype"),
+    ({"left": None, "right": None}, ValueError, "left or right must be given"),
+    ({"left": torch.zeros(3, 4, 4), "G": torch.zeros(2, 4, 5)}, ValueError, "batch dimensions"),
+    ({"right": torch.zeros(5, 5, device="meta")}, ValueError, "tensors must be on one device"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD, ids=[b[2] for b in BAD])
+def test_bad_input_is_refused(change, error, message: str) -> None:
+    given = {"G": torch.ones(4, 5), "left": torch.ones(4, 4), "right": torch.ones(5, 5)} | change
+    assert_refused(lambda: ops.precondition(**given), error, f"precondition: {message}")
+
+
+def test_list_of_another_length_is_refused() -> None:
+    G, left, right = operands(4, 5)
+    call = lambda: ops.precondition_list([G, G], [left], [right, right])  # noqa: E731
+    assert_refused(call, ValueError, "precondition_list: lefts must be as long as Gs")
