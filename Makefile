@@ -10,17 +10,20 @@ TORCH := torch==2.13.0
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
 # torch comes first and pinned: a CPU build where the index has one, and nothing else may choose another.
 $(VENV)/.ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	$(PIP) install $(TORCH)
+	$(PIP) install "setuptools>=77" "cmake>=3.22" ninja "pybind11>=2.13"
+	$(PIP) install --no-build-isolation -e ".[dev]"
 	touch $@
 
-setup: $(VENV)/.ready  ## create the virtual environment and install the tools
+setup: $(VENV)/.ready  ## create the virtual environment, install the tools, build once
 
-build: setup  ## compile the native modules and install the package in place (incremental)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+build: setup  ## compile what has changed and install the package in place
+	$(PIP) install --no-build-isolation --no-deps -e .
 
 demo: build  ## train on real digits with AdamW and every estimator; writes plots to demo-output/
 	$(BIN)/python -m kronext demo --output demo-output

@@ -14,17 +14,27 @@ ROOT = Path(__file__).resolve().parent
 
 
 class CMakeBuild(build_ext):
-    """Builds every native module with one CMake tree, kept in build/ so that rebuilds take seconds."""
+    """Builds every native module with one CMake tree, kept so that rebuilds take seconds."""
 
     def run(self) -> None:
+        """Configures, builds, and installs next to the Python sources or into the wheel."""
         cmake = shutil.which("cmake") or _fail("cmake (pip install cmake)")
         if not (shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")):
             _fail("a C++20 compiler (on Debian: apt-get install g++)")
         tree = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
         target = ROOT if self.inplace else Path(self.build_lib).resolve()
         version = self.distribution.get_version()
-        self._call(cmake, "-S", ROOT, "-B", tree, "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}",
-                   f"-DKRONEXT_VERSION={version}")
+        self._call(
+            cmake,
+            "-S",
+            ROOT,
+            "-B",
+            tree,
+            "-G",
+            "Ninja",
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-DKRONEXT_VERSION={version}",
+        )
         self._call(cmake, "--build", tree)
         self._call(cmake, "--install", tree, "--prefix", target)
 
@@ -32,7 +42,9 @@ class CMakeBuild(build_ext):
         try:
             subprocess.run([str(part) for part in command], check=True)
         except subprocess.CalledProcessError as error:
-            raise SystemExit(f"kronext: the native build failed (exit {error.returncode}); see above") from None
+            raise SystemExit(
+                f"kronext: the native build failed (exit {error.returncode}); see above"
+            ) from None
 
 
 def _fail(need: str) -> str:

@@ -19,10 +19,10 @@ def build_info() -> dict[str, Any]:
     """Versions, compiler, CPU capability in use, and CUDA: loaded, or why not.
 
     Returns:
-        A dictionary of plain values: `version`, `torch` (running), `torch_built_against`, `compiler`,
-        `build_type`, `cpu_capabilities` (built), `cpu_capability` (in use), `cpu_detected` (the best
-        this machine runs), `threads`, `cuda` (whether CUDA ops are loaded), `cuda_reason` (why not),
-        `cuda_architectures` (built for).
+        A dictionary of plain values: `version`, `torch` (running), `torch_built_against`,
+        `compiler`, `build_type`, `cpu_capabilities` (built), `cpu_capability` (in use),
+        `cpu_detected` (the best this machine runs), `threads`, `cuda` (whether CUDA ops are
+        loaded), `cuda_reason` (why not), `cuda_architectures` (built for).
     """
     built = _bindings.build()
     return {

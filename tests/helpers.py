@@ -59,7 +59,12 @@ def symmetric(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) ->
 
 
 def with_condition(
-    n: int, condition: float, *, batch: Sequence[int] = (), dtype: torch.dtype = torch.float32, seed: int = 0
+    n: int,
+    condition: float,
+    *,
+    batch: Sequence[int] = (),
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
 ) -> Tensor:
     """Symmetric positive definite matrices with a log-uniform spectrum from 1 to 1/condition."""
     q, _ = torch.linalg.qr(normal(*batch, n, n, dtype=torch.float64, seed=seed))

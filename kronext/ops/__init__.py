@@ -5,10 +5,28 @@ anything, repeats bit for bit for the same build, device and thread count, survi
 `torch.compile(fullgraph=True)`, and accepts leading batch dimensions and strided views.
 """
 
+from kronext.ops.inverse_root import (
+    Eigh,
+    InverseRoot,
+    InverseRootList,
+    eigh,
+    inverse_root,
+    inverse_root_,
+    inverse_root_list,
+    inverse_root_list_,
+)
 from kronext.ops.outer import outer_update_, outer_update_list_
 from kronext.ops.precondition import precondition, precondition_list
 
 __all__ = [
+    "Eigh",
+    "InverseRoot",
+    "InverseRootList",
+    "eigh",
+    "inverse_root",
+    "inverse_root_",
+    "inverse_root_list",
+    "inverse_root_list_",
     "outer_update_",
     "outer_update_list_",
     "precondition",

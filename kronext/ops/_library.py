@@ -18,8 +18,8 @@ torch.ops.load_library(str(Path(__file__).parents[1] / "_C_cpu.so"))
 def call(op: Callable[..., Any], check: Callable[..., object], *args: Any, **kwargs: Any) -> Any:
     """Calls a compiled op without recording a graph.
 
-    The op checks its arguments before any write. When it refuses them, or while torch.compile traces,
-    `check` says the same with a ValueError or a TypeError that names the argument.
+    The op checks its arguments before any write. When it refuses them, or while torch.compile
+    traces, `check` says the same with a ValueError or a TypeError that names the argument.
     """
     if torch.compiler.is_compiling():
         check(*args, **kwargs)
@@ -106,7 +106,7 @@ def check_same_device(op: str, **tensors: Tensor | None) -> None:
 def check_batch(op: str, **tensors: Tensor) -> torch.Size:
     """The broadcast of the leading batch dimensions."""
     try:
-        return torch.broadcast_shapes(*(t.shape[:-2] for t in tensors.values()))
+        return torch.Size(torch.broadcast_shapes(*(t.shape[:-2] for t in tensors.values())))
     except RuntimeError:
         got = {f"{name}__shape": tuple(t.shape) for name, t in tensors.items()}
         refuse(op, "batch dimensions must broadcast", **got)
@@ -124,8 +124,15 @@ def check_list(
     return values
 
 
-def group_by_side(lefts: Sequence[Any], rights: Sequence[Any]) -> dict[tuple[bool, bool], list[int]]:
-    """Indices by which sides are None: a compiled list op takes a side for every entry or for none."""
+def or_none(values: Sequence[Any], reference: Sequence[Any]) -> Sequence[Any]:
+    """`values`, or None for each entry where a side that no entry has came as an empty list."""
+    return values or [None] * len(reference)
+
+
+def group_by_side(
+    lefts: Sequence[Any], rights: Sequence[Any]
+) -> dict[tuple[bool, bool], list[int]]:
+    """Indices by which sides are None; compiled list ops take a side for every entry or none."""
     groups: dict[tuple[bool, bool], list[int]] = {}
     for index, (left, right) in enumerate(zip(lefts, rights, strict=True)):
         groups.setdefault((left is None, right is None), []).append(index)

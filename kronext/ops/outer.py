@@ -16,8 +16,8 @@ def outer_update_(
     """`L <- decay L + weight G GT` and `R <- decay R + weight GT G`, in one op.
 
     With `decay=1, weight=1` the factors are sums over steps (the Adagrad view), with `decay=beta,
-    weight=1-beta` exponential averages. Only the lower triangles of `L` and `R` are read; both halves
-    are written with the same bits. `decay=0` does not read the old content at all.
+    weight=1-beta` exponential averages. Only the lower triangles of `L` and `R` are read; both
+    halves are written with the same bits. `decay=0` does not read the old content at all.
 
     Args:
         L: Left factor, shape `(..., m, m)`, float32 or float64, dense in its last two dimensions;
@@ -25,8 +25,8 @@ def outer_update_(
         R: Right factor, shape `(..., n, n)`, likewise.
         G: Gradients, shape `(..., m, n)`, float64, float32, bfloat16 or float16, any strides; its
             batch dimensions broadcast to those of the factors. 16-bit values are multiplied exactly
-            and accumulated in float32; float64 in `G` or in a factor makes that factor's computation
-            float64.
+            and accumulated in float32; float64 in `G` or in a factor makes that factor's
+            computation float64.
         decay: Multiplies the old factor.
         weight: Multiplies the new outer product.
 
@@ -117,8 +117,7 @@ def _check_list(
     decay: float,
     weight: float,
 ) -> None:
-    none = [None] * len(Gs)
-    for L, R, G in zip(Ls or none, Rs or none, Gs, strict=True):
+    for L, R, G in zip(lib.or_none(Ls, Gs), lib.or_none(Rs, Gs), Gs, strict=True):
         if L is not None or R is not None:
             _check(L, R, G, decay=decay, weight=weight, op="outer_update_list_")
 

@@ -11,7 +11,7 @@ from kronext.ops import _library as lib
 
 
 def precondition(G: Tensor, left: Tensor | None, right: Tensor | None) -> Tensor:
-    """`left G right`, the action of `left (x) right` on `vec(G)`; the intermediate stays in the cache.
+    """`left G right`: the action of `left (x) right` on `vec(G)`.
 
     Args:
         G: Gradients, shape `(..., m, n)`, float64, float32, bfloat16 or float16, any strides.
@@ -40,8 +40,8 @@ def precondition_list(
 
     Args:
         Gs: Gradients of any shapes (see `precondition`).
-        lefts: One left factor for each gradient; None in place of one, or of the list, stands for the
-            identity.
+        lefts: One left factor for each gradient; None in place of one, or of the list, stands for
+            the identity.
         rights: One right factor for each gradient, likewise.
 
     Returns:
@@ -54,7 +54,10 @@ def precondition_list(
     Source: arXiv 2406.17748, Section 2.
     """
     op = "precondition_list"
-    left_list, right_list = lib.check_list(op, "lefts", lefts, Gs), lib.check_list(op, "rights", rights, Gs)
+    left_list, right_list = (
+        lib.check_list(op, "lefts", lefts, Gs),
+        lib.check_list(op, "rights", rights, Gs),
+    )
     results: list[Tensor] = [torch.Tensor()] * len(Gs)
     for (no_left, no_right), indices in lib.group_by_side(left_list, right_list).items():
         gradients = [Gs[i] for i in indices]
@@ -66,7 +69,9 @@ def precondition_list(
     return results
 
 
-def _check(G: Tensor, left: Tensor | None, right: Tensor | None, op: str = "precondition") -> Tensor:
+def _check(
+    G: Tensor, left: Tensor | None, right: Tensor | None, op: str = "precondition"
+) -> Tensor:
     lib.check_matrices(op, "G", G)
     given = {"G": G}
     if left is not None:
@@ -84,8 +89,7 @@ def _check(G: Tensor, left: Tensor | None, right: Tensor | None, op: str = "prec
 def _check_list(
     Gs: Sequence[Tensor], lefts: Sequence[Tensor], rights: Sequence[Tensor]
 ) -> list[Tensor]:
-    none = [None] * len(Gs)
-    rows = zip(Gs, lefts or none, rights or none, strict=True)
+    rows = zip(Gs, lib.or_none(lefts, Gs), lib.or_none(rights, Gs), strict=True)
     return [_check(G, left, right, "precondition_list") for G, left, right in rows]
 
 

@@ -28,7 +28,9 @@ DECAY, WEIGHT = 0.9, 0.25
 
 def factors(*shape: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     *batch, m, n = shape
-    return symmetric(*batch, m, m, dtype=dtype, seed=1), symmetric(*batch, n, n, dtype=dtype, seed=2)
+    return symmetric(*batch, m, m, dtype=dtype, seed=1), symmetric(
+        *batch, n, n, dtype=dtype, seed=2
+    )
 
 
 def plain(L: Tensor, R: Tensor, G: Tensor, decay: float, weight: float) -> tuple[Tensor, Tensor]:
@@ -37,7 +39,9 @@ def plain(L: Tensor, R: Tensor, G: Tensor, decay: float, weight: float) -> tuple
     return decay * L + weight * (G @ G.mT), decay * R + weight * (G.mT @ G)
 
 
-def check_update(G: Tensor, L: Tensor, R: Tensor, decay: float = DECAY, weight: float = WEIGHT) -> None:
+def check_update(
+    G: Tensor, L: Tensor, R: Tensor, decay: float = DECAY, weight: float = WEIGHT
+) -> None:
     expected = reference.outer_update(L, R, G, decay=decay, weight=weight)
     torch_result = plain(L, R, G, decay, weight)
     ops.outer_update_(L, R, G, decay=decay, weight=weight)
@@ -220,10 +224,20 @@ BAD = [
 
 @pytest.mark.parametrize(("change", "error", "message"), BAD, ids=[b[2] for b in BAD])
 def test_bad_input_is_refused_before_any_write(change, error, message: str) -> None:
-    given = {"L": torch.ones(4, 4), "R": torch.ones(5, 5), "G": torch.ones(4, 5), "decay": 0.5, "weight": 1.0}
+    given = {
+        "L": torch.ones(4, 4),
+        "R": torch.ones(5, 5),
+        "G": torch.ones(4, 5),
+        "decay": 0.5,
+        "weight": 1.0,
+    }
     given |= change
-    untouched = [t for k, t in given.items() if k in "LR" and t is not None and t.device.type != "meta"]
-    assert_refused(lambda: ops.outer_update_(**given), error, f"outer_update_: {message}", untouched)
+    untouched = [
+        t for k, t in given.items() if k in "LR" and t is not None and t.device.type != "meta"
+    ]
+    assert_refused(
+        lambda: ops.outer_update_(**given), error, f"outer_update_: {message}", untouched
+    )
 
 
 def test_list_refuses_before_any_write() -> None:

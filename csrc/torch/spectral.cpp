@@ -1,0 +1,209 @@
+#include "csrc/torch/spectral.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <string>
+
+#include "csrc/core/outer.h"
+#include "csrc/cpu/kernels.h"
+#include "csrc/torch/parallel.h"
+
+namespace kronext {
+namespace {
+
+using torch::headeronly::ScalarType;
+
+template <class T>
+constexpr ScalarType kScalarType = sizeof(T) == 8 ? ScalarType::Double : ScalarType::Float;
+template <class T>
+constexpr Dtype kDtype = sizeof(T) == 8 ? Dtype::kFloat64 : Dtype::kFloat32;
+
+// Up to here the kernels that work on many matrices at once win, given enough of them; above, one
+// LAPACK call a matrix. The numbers are measured: docs/numerics.md.
+constexpr int64_t kLargestInLanes = 256;
+bool prefers_lanes(int64_t n, int64_t count) {
+  return n <= 16 || (n <= kLargestInLanes && count >= 4);
+}
+
+// What counts as 0 without damping, relative to the largest eigenvalue. float32 eigenvalues are found in
+// float64, so only the rounding of the matrix itself blurs them, at any size; those of float64 are
+// blurred by the solver, whose error grows with the size.
+template <class T>
+double undamped_cutoff(int64_t n) {
+  return sizeof(T) == 8 ? double(std::max<int64_t>(4, n)) * 0x1p-53 : 4 * 0x1p-24;
+}
+
+template <class T>
+const cpu::EighKernel<T>& eigh_kernel() {
+  if constexpr (sizeof(T) == 8) {
+    return cpu::kernels().eigh_double;
+  } else {
+    return cpu::kernels().eigh_single;
+  }
+}
+
+template <class T>
+struct Solver {
+  const Damping* damping;  // cutoff not yet set: it depends on the size
+  bool keep_failed;
+  int32_t* info;
+  const cpu::EighKernel<T>& kernel = eigh_kernel<T>();
+
+  Damping damping_of_size(int64_t n) const {
+    Damping result = damping ? *damping : Damping{};
+    result.cutoff = undamped_cutoff<T>(n);
+    return result;
+  }
+
+  // ---- many matrices of one size in lanes ------------------------------------------------------
+
+  int64_t lane_workspace(int64_t n) const {
+    const int64_t kept = keep_failed ? kernel.group_size(n) * aligned(n * n * int64_t(sizeof(T))) : 0;
+    return aligned(int64_t(kernel.workspace_bytes(n))) + kept;
+  }
+
+  void solve_in_lanes(const SpectralProblem* first, int64_t count, char* workspace) const {
+    const int64_t n = first->n, root_bytes = aligned(n * n * int64_t(sizeof(T)));
+    char* kept = workspace + aligned(int64_t(kernel.workspace_bytes(n)));
+    std::vector<const T*> matrices(count);
+    std::vector<T*> values(count), vectors(count), roots(count);
+    std::vector<int32_t> status(count);
+    const Damping sized = damping_of_size(n);
+    for (int64_t i = 0; i < count; ++i) {
+      matrices[i] = static_cast<const T*>(first[i].matrix);
+      values[i] = static_cast<T*>(first[i].values);
+      vectors[i] = static_cast<T*>(first[i].vectors);
+      roots[i] = keep_failed ? reinterpret_cast<T*>(kept + i * root_bytes)
+                             : static_cast<T*>(first[i].root);
+    }
+    kernel.run({n, count, matrices.data(), n, first->values ? values.data() : nullptr,
+                first->vectors ? vectors.data() : nullptr, first->root ? roots.data() : nullptr,
+                &sized, status.data()},
+               workspace);
+    for (int64_t i = 0; i < count; ++i) {
+      if (status[i] == kNotConverged) {
+        solve_with_lapack(first[i]);
+        continue;
+      }
+      info[first[i].info] = status[i];
+      if (keep_failed && status[i] == kDone) std::memcpy(first[i].root, roots[i], n * n * sizeof(T));
+    }
+  }
+
+  // ---- one matrix by LAPACK in float64 -----------------------------------------------------------
+
+  void solve_with_lapack(const SpectralProblem& p) const {
+    info[p.info] = try_lapack(p);
+    if (info[p.info] != kDone) write_identity(p);
+  }
+
+  Info try_lapack(const SpectralProblem& p) const {
+    const int64_t n = p.n;
+    const T* a = static_cast<const T*>(p.matrix);
+    for (int64_t i = 0; i < n; ++i) {
+      for (int64_t j = 0; j <= i; ++j) {
+        if (!std::isfinite(a[i * n + j])) return kNonFinite;
+      }
+    }
+    const Tensor wide = torch::stable::empty({n, n}, ScalarType::Double);
+    double* out = static_cast<double*>(wide.data_ptr());
+    for (int64_t i = 0; i < n * n; ++i) out[i] = double(a[i]);
+    std::array<StableIValue, 2> stack{torch::stable::detail::from(wide),
+                                      torch::stable::detail::from(std::string("L"))};
+    if (torch_call_dispatcher("aten::linalg_eigh", "", stack.data(), TORCH_ABI_VERSION) != 0) {
+      return kNotConverged;
+    }
+    const Tensor values = torch::stable::detail::to<Tensor>(stack[0]);
+    const Tensor vectors = torch::stable::detail::to<Tensor>(stack[1]);
+    write_spectrum(p, static_cast<const double*>(values.data_ptr()), vectors);
+    return kDone;
+  }
+
+  void write_spectrum(const SpectralProblem& p, const double* values, const Tensor& vectors) const {
+    const int64_t n = p.n, row_stride = vectors.stride(0), column_stride = vectors.stride(1);
+    const double* v = static_cast<const double*>(vectors.data_ptr());
+    for (int64_t k = 0; p.values && k < n; ++k) static_cast<T*>(p.values)[k] = T(values[k]);
+    if (p.vectors) scale_columns(v, row_stride, column_stride, n, nullptr, static_cast<T*>(p.vectors));
+    if (!p.root) return;
+    const Damping sized = damping_of_size(n);
+    std::vector<double> half(n);  // X = (V h)(V h)T with h = sqrt(f): symmetric bit for bit
+    for (int64_t k = 0; k < n; ++k) {
+      half[k] = std::sqrt(damped_inverse_root(values[k], values[n - 1], sized));
+    }
+    const Workspace scaled(n * n * int64_t(sizeof(T)));
+    T* x = reinterpret_cast<T*>(scaled.at(0));
+    scale_columns(v, row_stride, column_stride, n, half.data(), x);
+    std::vector<OuterSide> side{{{x, kDtype<T>, n, n, n, 1}, {p.root, kDtype<T>, n, n, n, 1}, 0, 1}};
+    run_jobs(cpu::kernels().outer, side);
+  }
+
+  static void scale_columns(const double* v, int64_t row_stride, int64_t column_stride, int64_t n,
+                            const double* scale, T* out) {
+    for (int64_t i = 0; i < n; ++i) {
+      for (int64_t k = 0; k < n; ++k) {
+        const double x = v[i * row_stride + k * column_stride];
+        out[i * n + k] = T(scale ? x * scale[k] : x);
+      }
+    }
+  }
+
+  void write_identity(const SpectralProblem& p) const {
+    const auto identity = [n = p.n](void* memory) {
+      T* out = static_cast<T*>(memory);
+      for (int64_t i = 0; i < n * n; ++i) out[i] = T(i / n == i % n);
+    };
+    for (int64_t k = 0; p.values && k < p.n; ++k) static_cast<T*>(p.values)[k] = T(1);
+    if (p.vectors) identity(p.vectors);
+    if (p.root && !keep_failed) identity(p.root);
+  }
+};
+
+// A run of problems of one size for one thread.
+struct Task {
+  int64_t first, count;
+  bool lanes;
+};
+
+}  // namespace
+
+template <class T>
+void solve_spectral(std::vector<SpectralProblem>& problems, const Damping* damping, bool keep_failed,
+                    int32_t* info) {
+  const Solver<T> solver{damping, keep_failed, info};
+  std::stable_sort(problems.begin(), problems.end(),
+                   [](const auto& a, const auto& b) { return a.n > b.n; });
+  std::vector<Task> tasks;
+  int64_t workspace_bytes = 0;
+  double work = 0;
+  const int64_t total = int64_t(problems.size());
+  for (int64_t begin = 0, end; begin < total; begin = end) {
+    const int64_t n = problems[begin].n;
+    for (end = begin; end < total && problems[end].n == n;) ++end;
+    if (n == 0) {
+      for (int64_t i = begin; i < end; ++i) info[problems[i].info] = kDone;
+      break;
+    }
+    const bool lanes = prefers_lanes(n, end - begin);
+    const int64_t step = lanes ? solver.kernel.group_size(n) : 1;
+    for (int64_t i = begin; i < end; i += step) tasks.push_back({i, std::min(step, end - i), lanes});
+    if (lanes) workspace_bytes = std::max(workspace_bytes, solver.lane_workspace(n));
+    work += 10.0 * double(n) * double(n) * double(n) * double(end - begin);
+  }
+  const int64_t workers = worker_count(int64_t(tasks.size()), work);
+  const Workspace space(workers * workspace_bytes);
+  run_tasks(int64_t(tasks.size()), workers, [&](int64_t index, int64_t worker) {
+    const Task& task = tasks[index];
+    if (task.lanes) {
+      solver.solve_in_lanes(&problems[task.first], task.count, space.at(worker * workspace_bytes));
+    } else {
+      solver.solve_with_lapack(problems[task.first]);
+    }
+  });
+}
+
+template void solve_spectral<float>(std::vector<SpectralProblem>&, const Damping*, bool, int32_t*);
+template void solve_spectral<double>(std::vector<SpectralProblem>&, const Damping*, bool, int32_t*);
+
+}  // namespace kronext

@@ -1,0 +1,5 @@
+"""`python -m kronext`."""
+
+from kronext.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,118 @@
+"""The command line: `python -m kronext`, or `kronext`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except (FileNotFoundError, ImportError, ValueError) as error:
+        print(f"kronext {options.command}: {error}")
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="kronext", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    doctor = commands.add_parser(
+        "doctor", help="what was built, what is loaded, and whether it computes what it should"
+    )
+    doctor.set_defaults(run=_doctor)
+    _add_demo(commands)
+    _add_reproduce(commands)
+    return parser
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults, except where there is none."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="train on real digits with AdamW and every estimator",
+        description="Trains one model from one start on the same batches with each optimizer, and "
+        "measures how near each Kronecker product is to the true matrix H along the first run.",
+        formatter_class=_Formatter,
+    )
+    add = demo.add_argument
+    add("--data", type=Path, help="MNIST, a .npz file or IDX folder; else scikit-learn's digits")
+    add("--output", type=Path, default=Path("demo-output"), help="folder of the plots")
+    add("--optimizers", nargs="+", choices=_OPTIMIZERS, default=list(_OPTIMIZERS),
+        help="which ones, the first being the one to beat")  # fmt: skip
+    add("--steps", type=_count, default=300, help="training steps")
+    add("--batch-size", type=_count, default=128, help="images a step")
+    add("--lr", type=float, default=3e-3, help="learning rate of every optimizer")
+    add("--weight-decay", type=float, default=1e-2, help="decoupled weight decay")
+    add("--update-interval", type=_count, default=5, help="steps between new roots")
+    add("--seed", type=int, default=0, help="of the start, the batches and the labels")
+    demo.set_defaults(run=_demo)
+
+
+def _add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    reproduce = commands.add_parser(
+        "reproduce", help="an experiment of the paper", formatter_class=_Formatter
+    )
+    add = reproduce.add_argument
+    add("experiment", choices=["logistic"],
+        help="logistic: digits 0 and 1, full-batch gradient descent (Figure 1)")  # fmt: skip
+    add("--data", type=Path, required=True, help="MNIST, a .npz file or IDX folder")
+    add("--output", type=Path, default=Path("reproduction"), help="folder of the results")
+    add("--steps", type=_count, default=25, help="gradient steps")
+    add("--lr", type=float, default=0.01, help="learning rate")
+    add("--seed", type=int, default=0, help="of the sampled labels")
+    reproduce.set_defaults(run=_reproduce)
+
+
+_OPTIMIZERS = ("adamw", "shampoo", "shampoo2", "optimal")
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1 (got {value})")
+    return value
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from kronext.doctor import doctor
+
+    return doctor()
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from kronext import datasets, demo
+
+    data = datasets.load_mnist(options.data) if options.data else datasets.load_digits()
+    settings = demo.Settings(
+        steps=options.steps,
+        batch_size=options.batch_size,
+        learning_rate=options.lr,
+        weight_decay=options.weight_decay,
+        update_interval=options.update_interval,
+        seed=options.seed,
+    )
+    demo.run_demo(data, settings, options.output, options.optimizers)
+    return 0
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    from kronext.demo.logistic import reproduce_logistic
+
+    reproduce_logistic(
+        options.data,
+        options.output,
+        steps=options.steps,
+        learning_rate=options.lr,
+        seed=options.seed,
+    )
+    return 0

@@ -1,0 +1,98 @@
+"""Build information, the package's surface, and the CPU capabilities."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import kronext
+from kronext import _bindings, ops
+
+ROOT = Path(__file__).parents[1]
+ORDER = ["portable", "avx2", "avx512"]
+DETECTED = _bindings.detected_cpu_capability()
+
+
+def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_build_info() -> None:
+    info = kronext.build_info()
+    assert info["version"] == kronext.__version__
+    assert re.match(r"\d+\.\d+", info["torch_built_against"])
+    assert info["torch"] == torch.__version__
+    assert info["cpu_capability"] in info["cpu_capabilities"]
+    assert ORDER.index(info["cpu_capability"]) <= ORDER.index(info["cpu_detected"])
+    assert info["cuda"] or info["cuda_reason"], "it must say why CUDA is absent"
+
+
+def test_every_op_of_the_interface_is_there_and_documented() -> None:
+    for name in ops.__all__:
+        assert getattr(ops, name).__doc__, f"{name} has no docstring"
+    contract = {
+        "outer_update_", "outer_update_list_", "eigh", "inverse_root", "inverse_root_list",
+        "inverse_root_", "precondition", "precondition_list", "kron_matvec",
+        "kron_matvec_factored", "rearranged_matvec", "power_iteration",
+    }  # fmt: skip
+    assert contract <= set(ops.__all__)
+
+
+def test_every_registered_op_has_a_schema_that_names_what_it_mutates() -> None:
+    packets = [getattr(torch.ops.kronext, name) for name in dir(torch.ops.kronext)]
+    schemas = [p.default._schema for p in packets if hasattr(p, "default")]
+    assert len(schemas) >= 12
+    for schema in schemas:
+        mutates = any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments)
+        assert mutates == schema.name.endswith("_"), schema
+
+
+def test_importing_kronext_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, kronext;"
+        "print([m for m in ('rich', 'matplotlib', 'sklearn') if m in sys.modules])"
+    )
+    result = python("-c", code)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "[]"
+
+
+LOWER = [
+    c for c in ORDER[: ORDER.index(DETECTED) + 1] if c != kronext.build_info()["cpu_capability"]
+]
+
+
+@pytest.mark.parametrize("capability", LOWER)
+def test_the_op_tests_pass_under_each_capability(capability: str) -> None:
+    """In a process of its own: the capability is chosen once, when the ops are first used."""
+    result = python(
+        "-m", "pytest", "-q", "-x", "tests/ops", "-k", "not opcheck and not compiles and not large",
+        KRONEXT_CPU_CAPABILITY=capability,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout[-4000:]
+    assert " passed" in result.stdout
+
+
+@pytest.mark.parametrize("capability", ORDER[: ORDER.index(DETECTED) + 1])
+def test_the_environment_chooses_the_capability(capability: str) -> None:
+    code = "import kronext; print(kronext.build_info()['cpu_capability'])"
+    result = python("-c", code, KRONEXT_CPU_CAPABILITY=capability)
+    assert result.stdout.strip() == capability, result.stderr
+
+
+def test_an_unknown_capability_is_a_clear_error() -> None:
+    result = python("-c", "import kronext; kronext.build_info()", KRONEXT_CPU_CAPABILITY="sse9")
+    assert result.returncode != 0
+    assert "must be portable, avx2 or avx512 (got KRONEXT_CPU_CAPABILITY=sse9)" in result.stderr
