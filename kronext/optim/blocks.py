@@ -1,0 +1,130 @@
+"""A parameter as a grid of matrix blocks, each with its two Kronecker factors and their roots."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kronext.optim.options import Options
+
+FACTORS = ("left", "right")
+ROOTS = ("left_root", "right_root")
+
+
+def matrix_shape(shape: Sequence[int]) -> tuple[int, int] | None:
+    """Return `(out, in k k)`, or None for a parameter that passes through.
+
+    Beyond two dimensions sides of 1 are dropped first: a 1 x 197 x 768 position embedding is
+    197 x 768, a C x 1 x 1 scale is a vector. A two-dimensional parameter stands as it is: with a
+    side of 1 its preconditioner is full-matrix Adagrad on a vector, which is a fine one to have.
+    """
+    if len(shape) > 2:
+        shape = [side for side in shape if side != 1]
+    if len(shape) < 2 or 0 in shape:
+        return None
+    return shape[0], math.prod(shape[1:])
+
+
+class BlockedParameter:
+    """One parameter with what the engine keeps for it.
+
+    The lists hold one matrix a block, in row-major order of the blocks.
+
+    Attributes:
+        parameter: the parameter.
+        options: its options, None where it passes through.
+        step: gradients seen so far; averages and refreshes go by it.
+        left: factors of the row side, empty before the first gradient.
+        right: factors of the column side.
+        left_root: inverse roots of `left`, times `c^{-p}`; empty before the first refresh.
+        right_root: inverse roots of `right`.
+    """
+
+    def __init__(self, parameter: Tensor, options: Options | None) -> None:
+        self.parameter = parameter
+        self.shape = parameter.shape
+        self.options: Options | None = None
+        self.step = 0
+        self.left: list[Tensor] = []
+        self.right: list[Tensor] = []
+        self.left_root: list[Tensor] = []
+        self.right_root: list[Tensor] = []
+        self.block_shapes: list[tuple[int, int]] = []
+        matrix = matrix_shape(self.shape)
+        if options is not None and matrix is not None:
+            self.options = options
+            self.matrix = matrix
+            self.grid = tuple(-(-side // options.block_size) for side in matrix)
+            heights, widths = map(_even_parts, matrix, self.grid)
+            self.block_shapes = [(height, width) for height in heights for width in widths]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there are roots to precondition with."""
+        return bool(self.left_root)
+
+    def blocks(self, tensor: Tensor) -> list[Tensor]:
+        """Return the blocks of a tensor of the parameter's shape, views where strides allow."""
+        matrix = tensor if tensor.dim() == 2 else tensor.reshape(self.matrix)
+        rows, columns = self.grid
+        if rows == columns == 1:
+            return [matrix]
+        return [
+            block
+            for band in matrix.tensor_split(rows, 0)
+            for block in band.tensor_split(columns, 1)
+        ]
+
+    def create_factors(self) -> None:
+        """Start both factors of every block at zero."""
+        self.left = [self._zeros(height) for height, _ in self.block_shapes]
+        self.right = [self._zeros(width) for _, width in self.block_shapes]
+
+    def create_roots(self) -> None:
+        """Start both roots of every block at the identity, which stays where a root fails."""
+        for factors, roots in ((self.left, self.left_root), (self.right, self.right_root)):
+            roots.extend(torch.nn.init.eye_(torch.empty_like(factor)) for factor in factors)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint needs: a step count and lists of tensors."""
+        names = (FACTORS if self.left else ()) + (ROOTS if self.is_ready else ())
+        return {"step": self.step} | {name: list(getattr(self, name)) for name in names}
+
+    def check_state(self, label: str, state: Mapping[str, Any]) -> None:
+        """Raise ValueError unless `state` is one that `state()` gives for such a parameter."""
+        for names in (FACTORS, ROOTS):
+            if not any(name in state for name in names):
+                continue
+            for name, side in zip(names, (0, 1), strict=True):
+                expected = [(shape[side], shape[side]) for shape in self.block_shapes]
+                got = [tuple(tensor.shape) for tensor in state.get(name, [])]
+                if got != expected:
+                    raise ValueError(
+                        f"{label} must have one {name} per block, of shapes {expected} (got {got})"
+                    )
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take over a copy of `state`."""
+        self.step = state["step"]
+        for name in FACTORS + ROOTS:
+            copies = [
+                tensor.detach().to(self.parameter.device, self._factor_dtype, copy=True)
+                for tensor in state.get(name, [])
+            ]
+            setattr(self, name, copies)
+
+    @property
+    def _factor_dtype(self) -> torch.dtype:
+        return torch.float64 if self.parameter.dtype == torch.float64 else torch.float32
+
+    def _zeros(self, side: int) -> Tensor:
+        return torch.zeros(side, side, dtype=self._factor_dtype, device=self.parameter.device)
+
+
+def _even_parts(side: int, parts: int) -> list[int]:
+    """Return the sizes that `torch.tensor_split` cuts `side` into."""
+    return [side // parts + (part < side % parts) for part in range(parts)]

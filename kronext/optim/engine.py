@@ -1,0 +1,322 @@
+"""The engine: Kronecker factors, inverse roots and preconditioned gradients of many parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import Unpack
+
+from kronext import ops
+from kronext.optim import estimators
+from kronext.optim.blocks import BlockedParameter
+from kronext.optim.lists import Screened, buckets, empty_like_all, screen
+from kronext.optim.options import Options, PreconditionerOptions, checked_options
+from kronext.optim.report import DeviceCounter, Report
+
+SUPPORTED_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+class KroneckerPreconditioner:
+    """`U = c^{-p} A^{-p} G B^{-p}` for every matrix-shaped parameter, `H ~ c A (x) B`.
+
+    The engine alone, for a stack with an optimizer of its own. A step is
+
+        gradients = preconditioner.update()                    # factors, and roots that are due
+        directions = preconditioner.precondition(gradients)    # what to walk along
+
+    A parameter of two or more dimensions is seen as `out x (in k k)` and cut into blocks of at
+    most `block_size` a side; 0-D, 1-D and empty parameters pass through. Factors and roots are
+    float32, float64 for float64 parameters. The number of op calls a step depends on the number
+    of devices, dtypes, option sets and step counts among the parameters, not on how many
+    parameters there are. On the hot path the host never waits for an accelerator.
+
+    Args:
+        params: parameters, or groups `{"params": [...], "preconditioner": {...}}` whose second
+            entry overrides options for the group; None there lets the group pass through.
+        raise_on_failure: raise where a gradient is not finite or a root fails, rather than count
+            it and go on. Makes the host wait for an accelerator at every step.
+        caller: the name that error messages open with.
+        **options: see below.
+
+    Options:
+        estimator: "shampoo2" (`A = L`, `B = R`, `c = 1/Tr(L)`), "shampoo" (`A = L^{1/2}`,
+            `B = R^{1/2}`, `c = 1`) or "optimal" (power iteration, one round a step, `A = L`,
+            `B = R`, `c = 1/sqrt(|L| |R|)`).
+        exponent: `p`; 1/2 is Adagrad's. `shampoo` at 1/2 is the classic `L^{-1/4} G R^{-1/4}`.
+        beta: `L` is the average of `G GT` with weights `beta^age`, corrected for its start;
+            None or 1 makes it the sum (Adagrad).
+        eps: damping added to the eigenvalues of the factors, in their units.
+        relative_eps: damping as a part of the largest eigenvalue of the factor: unlike `eps` it
+            means the same at every scale of the loss.
+        block_size: largest side of a block.
+        update_interval: steps between two refreshes of the inverse roots.
+        start_step: step, counted from 1 for each parameter, at which preconditioning begins.
+
+    Raises:
+        TypeError: a parameter is no floating-point tensor or an option of the wrong type.
+        ValueError: an option is out of range.
+
+    Source: Morwani et al., arXiv 2406.17748; Gupta et al., arXiv 1802.09568 (`shampoo`).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        *,
+        raise_on_failure: bool = False,
+        caller: str = "KroneckerPreconditioner",
+        **options: Unpack[PreconditionerOptions],
+    ) -> None:
+        self.caller = caller
+        self.raise_on_failure = raise_on_failure
+        self.options = checked_options(caller, options, Options())
+        self._known_options: dict[Options, Options] = {}
+        self._members: list[BlockedParameter] = []
+        self._roots_failed = DeviceCounter()
+        self._gradients_skipped = DeviceCounter()
+        self._report = Report()
+        entries = list(params)
+        groups = [entry for entry in entries if isinstance(entry, Mapping)]
+        for group in groups if len(groups) == len(entries) else [{"params": entries}]:
+            self.add_param_group(group)
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Add the parameters of `group["params"]`, with the overrides of the class docstring."""
+        overrides = group.get("preconditioner", {})
+        options = None
+        if overrides is not None:
+            options = checked_options(self.caller, overrides, self.options)
+            # Equal options are made one object: parameters share calls by its identity.
+            options = self._known_options.setdefault(options, options)
+        params = group["params"]
+        members = []
+        for parameter in [params] if isinstance(params, Tensor) else params:
+            if not isinstance(parameter, Tensor):
+                raise TypeError(
+                    f"{self.caller}: parameters must be tensors (got {type(parameter).__name__})"
+                )
+            if parameter.dtype not in SUPPORTED_DTYPES:
+                raise TypeError(
+                    f"{self.caller}: parameters must be float64, float32, bfloat16 or float16 "
+                    f"(got dtype={parameter.dtype})"
+                )
+            members.append(BlockedParameter(parameter, options))
+        self._members += members
+
+    @property
+    def params(self) -> list[Tensor]:
+        """All parameters, in the order of every list this class takes or gives."""
+        return [member.parameter for member in self._members]
+
+    @property
+    def steps(self) -> list[int]:
+        """How many gradients of each parameter came in so far."""
+        return [member.step for member in self._members]
+
+    def preconditions(self, index: int) -> bool:
+        """Return whether parameter `index` has factors, or will have with its first gradient."""
+        return self._members[index].options is not None
+
+    @torch.no_grad()
+    def update(self, gradients: Sequence[Tensor | None] | None = None) -> list[Tensor | None]:
+        """Fold one gradient per parameter into the factors and refresh the roots that are due.
+
+        Args:
+            gradients: one for each of `params`; None skips a parameter. By default their `.grad`.
+
+        Returns:
+            The gradients that may be used: None where there was none or where it is not finite
+            (on an accelerator, where the host does not look, zeros instead). Such a gradient
+            leaves factors and roots as they are and is counted in `report()`.
+
+        Raises:
+            ValueError: a gradient is sparse or of the wrong shape, or a parameter changed its
+                shape; nothing was written.
+            RuntimeError: with `raise_on_failure`, a gradient is not finite (nothing was written)
+                or a root failed.
+        """
+        if gradients is None:
+            gradients = [member.parameter.grad for member in self._members]
+        self._check(gradients)
+        for counter in (self._roots_failed, self._gradients_skipped):
+            counter.start_step()
+        screened = screen(gradients)
+        for count in screened.skipped:
+            self._gradients_skipped.add(count)
+        self._raise_if(self._gradients_skipped, "gradients must be finite", "not finite")
+
+        active = [i for i, gradient in enumerate(screened.gradients) if gradient is not None]
+        blocked = [i for i in active if self.preconditions(i)]
+        for i in active:
+            self._members[i].step += 1
+        refreshed = 0
+        for bucket in buckets(blocked, self._update_key):
+            self._accumulate(bucket, screened)
+            refreshed += self._refresh_roots(bucket)
+        self._report = Report(
+            step=max(self.steps, default=0),
+            parameters=len(blocked),
+            blocks=sum(len(self._members[i].left) for i in blocked),
+            passed_through=len(active) - len(blocked),
+            roots_refreshed=refreshed,
+        )
+        self._raise_if(self._roots_failed, "inverse roots must exist", "failed")
+        return screened.gradients
+
+    @torch.no_grad()
+    def precondition(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Return `c^{-p} A^{-p} G B^{-p}` for each tensor `G`, in new tensors of its dtype.
+
+        Args:
+            tensors: one of the parameter's shape for each of `params`, or None. Usually what
+                `update` gave, or a momentum of it.
+
+        Returns:
+            A list in the same order. Where a parameter passes through, or has no roots before
+            its `start_step`, it holds the very tensor that was given.
+        """
+        result = list(tensors)
+        ready = [
+            (member, tensor, index)
+            for index, (member, tensor) in enumerate(zip(self._members, tensors, strict=True))
+            if tensor is not None and member.is_ready
+        ]
+        for bucket in buckets(ready, lambda item: (item[1].device, item[1].dtype)):
+            products = ops.precondition_list(
+                [block for member, tensor, _ in bucket for block in member.blocks(tensor)],
+                [root for member, _, _ in bucket for root in member.left_root],
+                [root for member, _, _ in bucket for root in member.right_root],
+            )
+            if len(products) == len(bucket) and products[0].dtype == bucket[0][1].dtype:
+                wholes = products
+            else:
+                _, wholes = empty_like_all([tensor for _, tensor, _ in bucket])
+                rows = zip(bucket, wholes, strict=True)
+                places = [place for (member, _, _), whole in rows for place in member.blocks(whole)]
+                torch._foreach_copy_(places, products)
+            for (_, tensor, index), whole in zip(bucket, wholes, strict=True):
+                result[index] = whole.view(tensor.shape)
+        return result
+
+    def report(self) -> Report:
+        """Return what the last `update` did. Waits for accelerators to read their counters."""
+        return replace(
+            self._report,
+            roots_failed=self._roots_failed.read_step(),
+            gradients_skipped=self._gradients_skipped.read_step(),
+            total_roots_failed=self._roots_failed.read_total(),
+            total_gradients_skipped=self._gradients_skipped.read_total(),
+        )
+
+    def state_dict(self) -> dict[int, dict[str, Any]]:
+        """Return tensors and plain values for each parameter that saw a gradient, by its index."""
+        return {i: member.state() for i, member in enumerate(self._members) if member.step}
+
+    def check_state_dict(self, state: Mapping[int, dict[str, Any]]) -> None:
+        """Raise ValueError unless `load_state_dict` can take `state`."""
+        for index, entry in state.items():
+            if index >= len(self._members):
+                raise ValueError(
+                    f"{self.caller}: state must be of {len(self._members)} parameters at most "
+                    f"(got index={index})"
+                )
+            self._members[index].check_state(f"{self.caller}: state {index}", entry)
+
+    def load_state_dict(self, state: Mapping[int, dict[str, Any]]) -> None:
+        """Take over a copy of `state`; a parameter that it lacks starts anew.
+
+        Raises:
+            ValueError: the blocks differ; nothing was written.
+        """
+        self.check_state_dict(state)
+        for index, member in enumerate(self._members):
+            member.load_state(state.get(index, {"step": 0}))
+
+    def _check(self, gradients: Sequence[Tensor | None]) -> None:
+        if len(gradients) != len(self._members):
+            raise ValueError(
+                f"{self.caller}: gradients must be one per parameter "
+                f"(got {len(gradients)} for {len(self._members)} parameters)"
+            )
+        for index, (member, gradient) in enumerate(zip(self._members, gradients, strict=True)):
+            if gradient is None or member.options is None:
+                continue
+            if gradient.layout != torch.strided:
+                raise ValueError(
+                    f"{self.caller}: gradient {index} must be dense (got layout={gradient.layout})"
+                )
+            if not gradient.shape == member.parameter.shape == member.shape:
+                raise ValueError(
+                    f"{self.caller}: parameter {index} and its gradient must keep the shape "
+                    f"{tuple(member.shape)} (got parameter {tuple(member.parameter.shape)}, "
+                    f"gradient {tuple(gradient.shape)})"
+                )
+
+    def _update_key(self, index: int) -> tuple[Any, ...]:
+        member = self._members[index]
+        parameter = member.parameter
+        return parameter.device, parameter.dtype, id(member.options), member.step
+
+    def _accumulate(self, bucket: Sequence[int], screened: Screened) -> None:
+        members = [self._members[i] for i in bucket]
+        options = members[0].options
+        assert options is not None
+        lefts: list[Tensor] = []
+        rights: list[Tensor] = []
+        blocks: list[Tensor] = []
+        finite: list[Tensor] = []
+        for index, member in zip(bucket, members, strict=True):
+            if not member.left:
+                member.create_factors()
+            gradient, flag = screened.gradients[index], screened.finite[index]
+            assert gradient is not None
+            lefts += member.left
+            rights += member.right
+            blocks += member.blocks(gradient)
+            if flag is not None:
+                finite += [flag] * len(member.left)
+        decay, weight = options.average_weights(members[0].step)
+        if finite and decay != 1:
+            # The gradient is zero where it was not finite; to leave the factor as it was its decay
+            # must be 1, which only the device knows.
+            decays = torch.stack(finite).to(lefts[0].dtype).mul_(decay - 1).add_(1).unbind()
+            torch._foreach_mul_(lefts, decays)
+            torch._foreach_mul_(rights, decays)
+            decay = 1.0
+        estimators.accumulate(options, lefts, rights, blocks, decay=decay, weight=weight)
+
+    def _refresh_roots(self, bucket: Sequence[int]) -> int:
+        members = [self._members[i] for i in bucket]
+        options = members[0].options
+        assert options is not None
+        if not options.refreshes_roots(members[0].step):
+            return 0
+        for member in members:
+            if not member.is_ready:
+                member.create_roots()
+        lefts = [factor for member in members for factor in member.left]
+        rights = [factor for member in members for factor in member.right]
+        left_roots = [root for member in members for root in member.left_root]
+        right_roots = [root for member in members for root in member.right_root]
+        info = ops.inverse_root_list_(
+            left_roots + right_roots,
+            lefts + rights,
+            estimators.factor_root(options),
+            eps=options.eps,
+            relative_eps=options.relative_eps,
+        )
+        self._roots_failed.add((info != 0).sum())
+        scales = estimators.scales(options, lefts, rights)
+        if scales is not None:
+            # A root that failed is the old one, which has its scale already.
+            succeeded = info[: len(lefts)] == 0
+            torch._foreach_mul_(left_roots, torch.where(succeeded, scales, 1.0).unbind())
+        return len(info)
+
+    def _raise_if(self, counter: DeviceCounter, expectation: str, outcome: str) -> None:
+        if self.raise_on_failure and (count := counter.read_step()):
+            raise RuntimeError(f"{self.caller}: {expectation} (got {count} {outcome})")

@@ -1,0 +1,90 @@
+"""Lists of tensors handled in a number of calls that does not grow with their length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def buckets(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
+    """Return the items in lists of equal `key`, in order of first appearance."""
+    lists: dict[Hashable, list[T]] = {}
+    for item in items:
+        lists.setdefault(key(item), []).append(item)
+    return list(lists.values())
+
+
+def norms(tensors: list[Tensor]) -> Tensor:
+    """Return the 2-norms of tensors of one device and dtype, in float32 or float64."""
+    half = tensors[0].dtype in (torch.bfloat16, torch.float16)
+    return torch.stack(torch._foreach_norm(tensors, 2, torch.float32 if half else None))
+
+
+def empty_like_all(
+    tensors: list[Tensor], dtype: torch.dtype | None = None
+) -> tuple[Tensor, list[Tensor]]:
+    """Return one flat buffer, and for each tensor a dense view of it with the tensor's shape."""
+    sizes = [tensor.numel() for tensor in tensors]
+    flat = torch.empty(sum(sizes), dtype=dtype or tensors[0].dtype, device=tensors[0].device)
+    pieces = zip(torch.split(flat, sizes), tensors, strict=True)
+    return flat, [piece.view(tensor.shape) for piece, tensor in pieces]
+
+
+@dataclass(frozen=True)
+class Screened:
+    """Gradients that may enter the factors.
+
+    Attributes:
+        gradients: as given; None where absent or, on the CPU, not finite; on an accelerator zeros
+            where not finite.
+        finite: on accelerators a 0-D tensor a gradient, 1 where it is finite; None on the CPU.
+        skipped: how many gradients were not finite, a 0-D tensor for each device and dtype.
+    """
+
+    gradients: list[Tensor | None]
+    finite: list[Tensor | None]
+    skipped: list[Tensor]
+
+
+def host_reads_for_free(device: torch.device) -> bool:
+    """Return whether the host can look at a value without waiting for a queue of kernels."""
+    return device.type == "cpu"
+
+
+def screen(gradients: Sequence[Tensor | None]) -> Screened:
+    """Take out the gradients whose squared norm is not finite.
+
+    The squared norm is the trace of `G GT`: a gradient whose square overflows would poison the
+    factors as surely as one with a NaN. Sparse gradients are let through unseen.
+    """
+    screened = Screened(list(gradients), [None] * len(gradients), [])
+    dense = [
+        (index, gradient)
+        for index, gradient in enumerate(gradients)
+        if gradient is not None and gradient.layout == torch.strided
+    ]
+    for bucket in buckets(dense, lambda item: (item[1].device, item[1].dtype)):
+        tensors = [gradient for _, gradient in bucket]
+        finite = norms(tensors).square().isfinite()
+        screened.skipped.append((~finite).sum())
+        if host_reads_for_free(finite.device):
+            for (index, _), is_finite in zip(bucket, finite.tolist(), strict=True):
+                if not is_finite:
+                    screened.gradients[index] = None
+        else:
+            # 0 * NaN is NaN, so what is not finite goes before the product with 0.
+            flat, cleaned = empty_like_all(tensors)
+            torch._foreach_copy_(cleaned, tensors)
+            flat.nan_to_num_(0, 0, 0)
+            flags = finite.to(flat.dtype).unbind()
+            torch._foreach_mul_(cleaned, flags)
+            for (index, _), gradient, flag in zip(bucket, cleaned, flags, strict=True):
+                screened.gradients[index] = gradient
+                screened.finite[index] = flag
+    return screened

@@ -1,0 +1,97 @@
+"""A step is a handful of list calls, however many parameters there are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from helpers import normal
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from kronext.optim import Preconditioned, Shampoo, lists
+
+OPTIONS: dict[str, Any] = {"start_step": 1, "update_interval": 1}
+MAKERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "base": lambda params, **o: Preconditioned(
+        torch.optim.SGD(params, lr=0.1, momentum=0.9, weight_decay=0.1, foreach=True),
+        **OPTIONS,
+        **o,
+    ),
+    "grad": lambda params, **o: Preconditioned(
+        torch.optim.SGD(params, lr=0.1, foreach=True), graft="grad", **OPTIONS, **o
+    ),
+    "optimal": lambda params, **o: Preconditioned(
+        torch.optim.SGD(params, lr=0.1, foreach=True),
+        graft=None,
+        estimator="optimal",
+        **OPTIONS,
+        **o,
+    ),
+    "Shampoo adam": lambda params, **o: Shampoo(params, **OPTIONS, **o),
+    "Shampoo adagrad": lambda params, **o: Shampoo(params, graft="adagrad", **OPTIONS, **o),
+    "Shampoo grad": lambda params, **o: Shampoo(params, graft="grad", **OPTIONS, **o),
+}
+
+
+class OpCounter(TorchDispatchMode):
+    """Counts ops by name, but for those that only make views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        returns = func._schema.returns
+        is_view = bool(returns) and all(
+            value.alias_info is not None and not value.alias_info.is_write for value in returns
+        )
+        if not is_view:
+            self.calls[str(func)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def calls_of_a_step(make: str, count: int, dtype: torch.dtype, block_size: int) -> Counter[str]:
+    params = [nn.Parameter(normal(5 + k % 3, 7, seed=k, dtype=dtype)) for k in range(count)]
+    params += [nn.Parameter(normal(4, seed=k, dtype=dtype)) for k in range(count)]
+    optimizer = MAKERS[make](params, block_size=block_size)
+    counter = OpCounter()
+    for seed in range(2):
+        for parameter in params:
+            parameter.grad = normal(*parameter.shape, seed=seed, dtype=dtype)
+        if seed == 0:
+            optimizer.step()
+    with counter:
+        optimizer.step()
+    return counter.calls
+
+
+@pytest.mark.parametrize("block_size", [1024, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("make", MAKERS)
+def test_calls_do_not_grow_with_the_parameters(
+    make: str, dtype: torch.dtype, block_size: int
+) -> None:
+    few = calls_of_a_step(make, 3, dtype, block_size)
+    many = calls_of_a_step(make, 50, dtype, block_size)
+    assert few == many
+    kronext_calls = sum(count for name, count in many.items() if name.startswith("kronext."))
+    assert kronext_calls <= 3
+    assert many.total() <= 60
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_the_host_reads_nothing_where_that_would_wait(
+    make: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path of accelerators, on the CPU."""
+    monkeypatch.setattr(lists, "host_reads_for_free", lambda device: False)
+    calls = calls_of_a_step(make, 3, torch.float32, 1024)
+    assert calls["aten.nan_to_num_.default"] == 1, "this is not the path of accelerators"
+    assert calls["aten._local_scalar_dense.default"] == 0
+    assert calls == calls_of_a_step(make, 50, torch.float32, 1024)
