@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from typing import Any
 
 import torch
@@ -11,8 +10,8 @@ from kronext import _bindings
 
 
 def version() -> str:
-    """The installed package's version."""
-    return importlib.metadata.version("kronext")
+    """The version that the native modules were built for: that of the package."""
+    return str(_bindings.build()["version"])
 
 
 def build_info() -> dict[str, Any]:

@@ -10,6 +10,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "csrc/core/matrix.h"
 
@@ -84,6 +85,18 @@ inline void check_dense(const char* op, std::string_view name, const Tensor& t) 
           " must not be an expanded view, it is written in place (got stride 0 in dimension ", b,
           ")");
   }
+}
+
+// One number for a whole list, or one for each entry.
+inline void check_scalars(const char* op, std::string_view name, const std::vector<double>& values,
+                          size_t length) {
+  check(values.size() == 1 || values.size() == length, op, name,
+        " must be one number, or one for each gradient (got len(", name, ")=", values.size(),
+        ", len(Gs)=", length, ")");
+}
+
+inline double scalar_at(const std::vector<double>& values, size_t index) {
+  return values.size() == 1 ? values[0] : values[index];
 }
 
 }  // namespace kronext

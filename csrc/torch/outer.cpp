@@ -43,16 +43,19 @@ void outer_update_(std::optional<Tensor> l, std::optional<Tensor> r, const Tenso
 }
 
 void outer_update_list_(std::vector<Tensor> ls, std::vector<Tensor> rs, std::vector<Tensor> gs,
-                        double decay, double weight) {
+                        std::vector<double> decays, std::vector<double> weights) {
   const char* op = "outer_update_list_";
   const auto fits = [&](const std::vector<Tensor>& list) {
     return list.empty() || list.size() == gs.size();
   };
   check(fits(ls) && fits(rs), op, "Ls and Rs must be empty or as long as Gs (got len(Ls)=", ls.size(),
         ", len(Rs)=", rs.size(), ", len(Gs)=", gs.size(), ")");
+  check_scalars(op, "decay", decays, gs.size());
+  check_scalars(op, "weight", weights, gs.size());
   std::vector<OuterSide> sides;
   sides.reserve(ls.size() + rs.size());
   for (size_t i = 0; i < gs.size(); ++i) {
+    const double decay = scalar_at(decays, i), weight = scalar_at(weights, i);
     if (!ls.empty()) add_sides(op, "L", ls[i], gs[i], true, decay, weight, sides);
     if (!rs.empty()) add_sides(op, "R", rs[i], gs[i], false, decay, weight, sides);
   }
@@ -65,8 +68,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(kronext, m) {
   m.def(
       "outer_update_(Tensor(a!)? L, Tensor(b!)? R, Tensor G, *, float decay, float weight) -> ()");
   m.def(
-      "outer_update_list_(Tensor(a!)[] Ls, Tensor(b!)[] Rs, Tensor[] Gs, *, float decay, "
-      "float weight) -> ()");
+      "outer_update_list_(Tensor(a!)[] Ls, Tensor(b!)[] Rs, Tensor[] Gs, *, float[] decay, "
+      "float[] weight) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(kronext, CPU, m) {

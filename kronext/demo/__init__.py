@@ -83,17 +83,9 @@ def _train_all(
 
 def _table(runs: Sequence[Run]) -> Table:
     target = runs[0].losses[-1]
-    table = Table(
-        title=f"target: the loss that {TITLES[runs[0].optimizer]} ends with, {target:.4f}"
-    )
+    table = Table(title=f"target loss {target:.4f}: where {TITLES[runs[0].optimizer]} ends")
     table.add_column("optimizer")
-    for heading in (
-        "training loss",
-        "test accuracy",
-        "seconds",
-        "steps to target",
-        "seconds to target",
-    ):
+    for heading in ("loss", "accuracy", "seconds", "steps to target", "seconds to target"):
         table.add_column(heading, justify="right")
     for run in runs:
         reached = run.steps_to(target)

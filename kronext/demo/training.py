@@ -26,9 +26,9 @@ OPTIMIZERS: dict[str, Estimator | None] = {
 }
 TITLES = {
     "adamw": "AdamW",
-    "shampoo": "AdamW + Shampoo",
-    "shampoo2": "AdamW + Shampoo²",
-    "optimal": "AdamW + optimal",
+    "shampoo": "with Shampoo",
+    "shampoo2": "with Shampoo²",
+    "optimal": "with optimal",
 }
 
 

@@ -124,6 +124,20 @@ def check_list(
     return values
 
 
+def scalars(value: float | Sequence[float]) -> list[float]:
+    """One number for a whole list, or one for each entry, as the compiled list ops take them."""
+    return list(value) if isinstance(value, Sequence) else [value]
+
+
+def check_scalars(op: str, name: str, values: Sequence[float], reference: Sequence[Any]) -> None:
+    """One finite number, or one for each entry of `reference`."""
+    if len(values) not in (1, len(reference)):
+        got = {f"len({name})": len(values), "len(Gs)": len(reference)}
+        refuse(op, f"{name} must be one number, or one for each gradient", **got)
+    for value in values:
+        check_number(op, name, value)
+
+
 def or_none(values: Sequence[Any], reference: Sequence[Any]) -> Sequence[Any]:
     """`values`, or None for each entry where a side that no entry has came as an empty list."""
     return values or [None] * len(reference)

@@ -44,8 +44,8 @@ def outer_update_list_(
     Rs: Sequence[Tensor | None] | None,
     Gs: Sequence[Tensor],
     *,
-    decay: float,
-    weight: float,
+    decay: float | Sequence[float],
+    weight: float | Sequence[float],
 ) -> None:
     """`L <- decay L + weight G GT` and `R <- decay R + weight GT G` for a ragged list, in one call.
 
@@ -54,8 +54,8 @@ def outer_update_list_(
             list, leaves it out.
         Rs: One right factor for each gradient, likewise.
         Gs: Gradients of any shapes.
-        decay: Multiplies the old factors.
-        weight: Multiplies the new outer products.
+        decay: Multiplies the old factors; one number, or one for each gradient.
+        weight: Multiplies the new outer products, likewise.
 
     Raises:
         ValueError: The lists differ in length, or a shape, stride or device does not fit.
@@ -64,42 +64,49 @@ def outer_update_list_(
     Source: arXiv 2406.17748, Section 2 (Shampoo); Proposition 1.
     """
     op = "outer_update_list_"
-    lefts = lib.check_list(op, "Ls", Ls, Gs)
-    rights = lib.check_list(op, "Rs", Rs, Gs)
+    lefts, rights = lib.check_list(op, "Ls", Ls, Gs), lib.check_list(op, "Rs", Rs, Gs)
+    decays, weights = lib.scalars(decay), lib.scalars(weight)
+    lib.check_scalars(op, "decay", decays, Gs)
+    lib.check_scalars(op, "weight", weights, Gs)
     groups = lib.group_by_side(lefts, rights)
     if len(groups) > 1:
-        _check_list(lefts, rights, Gs, decay=decay, weight=weight)
+        _check_list(lefts, rights, Gs, decay=decays, weight=weights)
     for (no_left, no_right), indices in groups.items():
         if no_left and no_right:
             continue
         group_left = [] if no_left else [lefts[i] for i in indices]
         group_right = [] if no_right else [rights[i] for i in indices]
+        numbers = {
+            "decay": decays if len(decays) == 1 else [decays[i] for i in indices],
+            "weight": weights if len(weights) == 1 else [weights[i] for i in indices],
+        }
         gradients = [Gs[i] for i in indices]
-        lib.call(
-            _op_list, _check_list, group_left, group_right, gradients, decay=decay, weight=weight
-        )
+        lib.call(_op_list, _check_list, group_left, group_right, gradients, **numbers)
 
 
-def _check_factor(op: str, name: str, factor: Tensor, G: Tensor, size: int) -> None:
-    lib.check_square(op, name, factor, size)
-    lib.check_dense(op, name, factor)
-    lib.check_same_device(op, G=G, **{name: factor})
-    if lib.check_batch(op, G=G, **{name: factor}) != factor.shape[:-2]:
-        shapes = {"G__shape": tuple(G.shape), f"{name}__shape": tuple(factor.shape)}
-        lib.refuse(op, f"the batch dimensions of G must broadcast to those of {name}", **shapes)
+def _check(L: Tensor | None, R: Tensor | None, G: Tensor, *, decay: float, weight: float) -> None:
+    lib.check_number("outer_update_", "decay", decay)
+    lib.check_number("outer_update_", "weight", weight)
+    _check_sides("outer_update_", L, R, G)
 
 
-def _check(
-    L: Tensor | None,
-    R: Tensor | None,
-    G: Tensor,
+def _check_list(
+    Ls: Sequence[Tensor | None],
+    Rs: Sequence[Tensor | None],
+    Gs: Sequence[Tensor],
     *,
-    decay: float,
-    weight: float,
-    op: str = "outer_update_",
+    decay: Sequence[float],
+    weight: Sequence[float],
 ) -> None:
-    lib.check_number(op, "decay", decay)
-    lib.check_number(op, "weight", weight)
+    op = "outer_update_list_"
+    lib.check_scalars(op, "decay", decay, Gs)
+    lib.check_scalars(op, "weight", weight, Gs)
+    for L, R, G in zip(lib.or_none(Ls, Gs), lib.or_none(Rs, Gs), Gs, strict=True):
+        if L is not None or R is not None:
+            _check_sides(op, L, R, G)
+
+
+def _check_sides(op: str, L: Tensor | None, R: Tensor | None, G: Tensor) -> None:
     lib.check_matrices(op, "G", G)
     if L is None and R is None:
         lib.refuse(op, "L or R must be given", L=None, R=None)
@@ -109,17 +116,13 @@ def _check(
         _check_factor(op, "R", R, G, G.shape[-1])
 
 
-def _check_list(
-    Ls: Sequence[Tensor | None],
-    Rs: Sequence[Tensor | None],
-    Gs: Sequence[Tensor],
-    *,
-    decay: float,
-    weight: float,
-) -> None:
-    for L, R, G in zip(lib.or_none(Ls, Gs), lib.or_none(Rs, Gs), Gs, strict=True):
-        if L is not None or R is not None:
-            _check(L, R, G, decay=decay, weight=weight, op="outer_update_list_")
+def _check_factor(op: str, name: str, factor: Tensor, G: Tensor, size: int) -> None:
+    lib.check_square(op, name, factor, size)
+    lib.check_dense(op, name, factor)
+    lib.check_same_device(op, G=G, **{name: factor})
+    if lib.check_batch(op, G=G, **{name: factor}) != factor.shape[:-2]:
+        shapes = {"G__shape": tuple(G.shape), f"{name}__shape": tuple(factor.shape)}
+        lib.refuse(op, f"the batch dimensions of G must broadcast to those of {name}", **shapes)
 
 
 _op = torch.ops.kronext.outer_update_.default

@@ -148,6 +148,21 @@ def test_list_equals_single_calls_bit_for_bit() -> None:
             assert mine is None or torch.equal(mine, other)
 
 
+def test_list_takes_a_number_for_each_gradient() -> None:
+    shapes = [(4, 4), (33, 20), (7, 9)]
+    Gs = [normal(*shape, seed=i) for i, shape in enumerate(shapes)]
+    listed = [factors(*shape) for shape in shapes]
+    single = [factors(*shape) for shape in shapes]
+    decays, weights = [0.5, 0.0, 1.0], [1.0, 2.0, 0.25]
+    for (L, R), G, decay, weight in zip(single, Gs, decays, weights, strict=True):
+        ops.outer_update_(L, R, G, decay=decay, weight=weight)
+    Ls, Rs = [L for L, _ in listed], [R for _, R in listed]
+    ops.outer_update_list_([Ls[0], None, Ls[2]], Rs, Gs, decay=decays, weight=weights)
+    ops.outer_update_list_([Ls[1]], None, Gs[1:2], decay=decays[1:2], weight=weights[1])
+    for mine, other in zip(Ls + Rs, [s[0] for s in single] + [s[1] for s in single], strict=True):
+        assert torch.equal(mine, other)
+
+
 def test_list_with_one_side_and_empty_list() -> None:
     Gs = [normal(6, 9), normal(40, 3)]
     Rs = [torch.zeros(9, 9), torch.zeros(3, 3)]
@@ -189,6 +204,7 @@ def test_opcheck(device: str) -> None:
     options = {"decay": DECAY, "weight": WEIGHT}
     opcheck(torch.ops.kronext.outer_update_.default, (L, R, G), options)
     opcheck(torch.ops.kronext.outer_update_.default, (None, R, G), options)
+    options = {"decay": [DECAY], "weight": [WEIGHT]}
     opcheck(torch.ops.kronext.outer_update_list_.default, ([L], [R], [G]), options)
 
 
@@ -250,3 +266,6 @@ def test_list_refuses_before_any_write() -> None:
     assert_refused(
         lambda: ops.outer_update_list_(Ls, None, Gs[:1], **options), ValueError, "as long as Gs", Ls
     )
+    options["decay"] = [0.5, 0.5, 0.5]
+    message = "decay must be one number, or one for each gradient (got len(decay)=3, len(Gs)=2)"
+    assert_refused(lambda: ops.outer_update_list_(Ls, None, Ls, **options), ValueError, message, Ls)
