@@ -1,0 +1,224 @@
+"""Gradients of chosen layers, as samples of `H_GN` (per example) and `H_Ada` (per step)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from kronext.curvature.losses import LOSSES, Loss, LossName
+
+Labels: TypeAlias = Literal["sampled", "real", "expected"]
+
+
+@contextmanager
+def capture(
+    model: nn.Module,
+    layers: str | Sequence[str],
+    *,
+    loss: LossName = "cross_entropy",
+    labels: Labels = "sampled",
+    generator: torch.Generator | None = None,
+) -> Iterator[Recording]:
+    """`G_{x,s} = D_xT A_x`, per example, so that `H_GN = E_x E_{s~f(x)} [g_{x,s} g_{x,s}T]`.
+
+    Inside the context, run the model and give its output to `Recording.record`, batch by batch.
+    How the examples are split into batches does not matter. The model's parameters, their `.grad`
+    and the graph of the output are left as they are, so that the same forward pass may be trained
+    on. Forward passes under `torch.no_grad` are ignored. The hooks go when the context ends.
+
+        with capture(model, "fc1") as recording:
+            for x, y in batches:
+                recording.record(model(x), y)
+        curvature.shampoo2(recording["fc1"])
+
+    Args:
+        model: any module that treats the examples along dimension 0 of its input independently.
+        layers: names of `nn.Linear` modules, as in `model.named_modules()`. Their inputs may be
+            `(N, ..., in_features)`; everything between counts as positions `T`, and so do further
+            calls of a shared layer.
+        loss: "cross_entropy" over the last dimension of the output, or "binary_cross_entropy" on
+            one logit an example.
+        labels: "sampled" draws one label from the model's own distribution (the Gauss-Newton
+            matrix, in expectation); "real" takes the given ones (the empirical Fisher matrix);
+            "expected" takes every label weighted by its probability, which is the Gauss-Newton
+            matrix exactly, at the price of one backward pass and one sample for each.
+        generator: for sampled labels.
+
+    Yields:
+        A `Recording`; `recording[layer]` is the pair `(D, A)`, also after the context.
+
+    Raises:
+        ValueError: an unknown loss or labels, a layer that does not exist.
+        TypeError: a layer that is not linear.
+
+    Source: Section 2.1.2 and Section 4 of Morwani et al. 2024.
+    """
+    if loss not in LOSSES:
+        raise ValueError(f"capture: loss must be one of {sorted(LOSSES)} (got loss={loss!r})")
+    if labels not in ("sampled", "real", "expected"):
+        raise ValueError(
+            f"capture: labels must be sampled, real or expected (got labels={labels!r})"
+        )
+    recording = Recording(_linear_layers("capture", model, layers), LOSSES[loss], labels, generator)
+    with ExitStack() as hooks:
+        hooks.enter_context(model.register_forward_pre_hook(recording.begin_forward))
+        for name, layer in recording.layers.items():
+            hooks.enter_context(layer.register_forward_hook(recording.hook(name)))
+        yield recording
+
+
+class Recording:
+    """Per-example gradients of the layers that `capture` watches."""
+
+    def __init__(
+        self,
+        layers: dict[str, nn.Linear],
+        loss: Loss,
+        labels: Labels,
+        generator: torch.Generator | None,
+    ) -> None:
+        self.layers = layers
+        self._loss = loss
+        self._labels = labels
+        self._generator = generator
+        self._calls: dict[str, list[tuple[Tensor, GradientEdge]]] = {}
+        self._samples: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
+
+    def record(self, output: Tensor, targets: Tensor | None = None) -> None:
+        """Adds the examples of the latest forward pass, whose output this is, once.
+
+        Args:
+            output: of the model, with the examples along dimension 0.
+            targets: the real labels; not read for sampled and expected ones.
+
+        Raises:
+            ValueError: real labels are missing, or a layer was not called with the examples along
+                dimension 0 of its input in the latest forward pass.
+        """
+        inputs = {name: self._inputs(name, len(output)) for name in self.layers}
+        edges = [edge for name in self.layers for _, edge in self._calls[name]]
+        for loss in self._losses(output, targets):
+            # The graph is kept: the caller may want to train on the same forward pass.
+            remaining = iter(torch.autograd.grad(loss, edges, retain_graph=True))
+            for name, A in inputs.items():
+                gradients = [_by_example(next(remaining)) for _ in self._calls[name]]
+                self._samples[name].append((torch.cat(gradients, 1), A))
+        self._calls = {}
+
+    def __getitem__(self, layer: str) -> tuple[Tensor, Tensor]:
+        """`(D, A)` of a layer: output gradients `(S, T, m)` and inputs `(S, T, n)`."""
+        samples = self._samples[layer]
+        if not samples:
+            raise ValueError(f"capture: record must come before reading (got layer={layer!r})")
+        D, A = zip(*samples, strict=True)
+        return torch.cat(D), torch.cat(A)
+
+    def begin_forward(self, module: nn.Module, args: Any) -> None:
+        """The pre-hook of the model: what follows belongs to a new output."""
+        if torch.is_grad_enabled():
+            self._calls = {}
+
+    def hook(self, name: str) -> Callable[[nn.Module, Any, Tensor], Tensor | None]:
+        """The forward hook of a layer, which keeps the input and where its gradient will be."""
+
+        def remember(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+            if not torch.is_grad_enabled():
+                return None
+            if not output.requires_grad:  # a frozen layer that only sees data
+                output = output.detach().requires_grad_()
+            # Copies, because what follows may overwrite either in place.
+            output = output.clone()
+            call = args[0].detach().clone(), get_gradient_edge(output)
+            self._calls.setdefault(name, []).append(call)
+            return output
+
+        return remember
+
+    def _inputs(self, name: str, examples: int) -> Tensor:
+        calls = [A for A, _ in self._calls.get(name, [])]
+        if not calls or any(A.dim() < 2 or len(A) != examples for A in calls):
+            raise ValueError(
+                "capture: the latest forward pass must call each layer with the examples of the "
+                f"output along dimension 0 (got layer={name!r}, examples={examples}, "
+                f"inputs={[tuple(A.shape) for A in calls]})"
+            )
+        return torch.cat([_by_example(A) for A in calls], 1)
+
+    def _losses(self, output: Tensor, targets: Tensor | None) -> Iterator[Tensor]:
+        """Sums over the batch, whose gradients are therefore those of the single examples."""
+        if self._labels == "expected":
+            weighted_labels = self._loss.enumerate(output)
+            for labels, probability in weighted_labels:
+                # The later mean over all samples divides by the number of labels too.
+                weight = (len(weighted_labels) * probability).sqrt()
+                yield (weight * self._loss.per_example(output, labels)).sum()
+            return
+        if self._labels == "sampled":
+            targets = self._loss.sample(output, self._generator)
+        if targets is None:
+            raise ValueError('capture: labels="real" needs targets (got targets=None)')
+        yield self._loss.per_example(output, targets).sum()
+
+
+class StepGradients:
+    """`H_Ada = sum_t g_t g_tT`: the gradients of chosen layers, step by step.
+
+    Call `record` after each backward pass; `steps[layer]` is then `(t, m, n)`, samples for every
+    function of `kronext.curvature`. Those take means, so what they call `H` is `H_Ada / t`: the
+    same direction, and `t` times the `scale` for the sum.
+
+    Args:
+        model: the model in training.
+        layers: names of `nn.Linear` modules.
+
+    Raises:
+        ValueError: a layer that does not exist.
+        TypeError: a layer that is not linear.
+
+    Source: Section 2.1.1 of Morwani et al. 2024.
+    """
+
+    def __init__(self, model: nn.Module, layers: str | Sequence[str]) -> None:
+        self._layers = _linear_layers("StepGradients", model, layers)
+        self._gradients: dict[str, list[Tensor]] = {name: [] for name in self._layers}
+
+    def record(self) -> None:
+        """Adds the gradient that each layer's weight holds now."""
+        gradients = {name: layer.weight.grad for name, layer in self._layers.items()}
+        for name, gradient in gradients.items():
+            if gradient is None:
+                raise ValueError(
+                    f"StepGradients: record comes after backward (got layer={name!r}, grad=None)"
+                )
+            self._gradients[name].append(gradient.detach().clone())
+
+    def __getitem__(self, layer: str) -> Tensor:
+        """`(t, m, n)`, the gradients in the order of the steps."""
+        return torch.stack(self._gradients[layer])
+
+
+def _linear_layers(
+    caller: str, model: nn.Module, layers: str | Sequence[str]
+) -> dict[str, nn.Linear]:
+    modules = dict(model.named_modules())
+    chosen: dict[str, nn.Linear] = {}
+    for name in [layers] if isinstance(layers, str) else layers:
+        if name not in modules:
+            raise ValueError(f"{caller}: layer must name a module of the model (got {name!r})")
+        layer = modules[name]
+        if not isinstance(layer, nn.Linear):
+            raise TypeError(
+                f"{caller}: layer must be nn.Linear (got {name!r}, {type(layer).__name__})"
+            )
+        chosen[name] = layer
+    return chosen
+
+
+def _by_example(rows: Tensor) -> Tensor:
+    """`(N, ..., k) -> (N, T, k)`."""
+    return rows.unsqueeze(1) if rows.dim() == 2 else rows.flatten(1, -2)
