@@ -103,15 +103,17 @@ def inverse_root(A: Tensor, root: float, *, eps: float = 0.0, relative_eps: floa
     """`X = Q diag((max(lambda, 0) + eps + relative_eps lambda_max)^(-1/root)) QT`.
 
     With no damping and a singular `A`, `X` is the root of the pseudo-inverse: eigenvalues at or
-    below `4 u lambda_max` count as zero, with the unit roundoff `u` of the dtype in which `A` was
-    given (2^-24 for float32, 2^-53 for float64). A zero matrix gives zero, and one with a NaN or
-    Inf the identity.
+    below `k u lambda_max` count as zero, with `k = 4` and `u = 2^-24` for float32 `A`, and
+    `k = max(4, n)` and `u = 2^-53` for float64, where the solver itself errs by as much. A zero
+    matrix gives zero, and one with a NaN or Inf the identity.
     """
     values, vectors = eigh(A)
     values = values.clamp(min=0)
     largest = values[..., -1:]
     damping = eps + relative_eps * largest
-    cutoff = torch.where(damping > 0, 0.0, 2 * torch.finfo(A.dtype).eps * largest)
+    roundoffs = 4 if A.dtype == torch.float32 else max(4, A.shape[-1])
+    cutoff = roundoffs * torch.finfo(A.dtype).eps / 2 * largest
+    cutoff = torch.where(damping > 0, 0.0, cutoff)
     powers = torch.where(values + damping > cutoff, (values + damping) ** (-1 / root), 0.0)
     X = (vectors * powers.unsqueeze(-2)) @ vectors.mT
     finite = A.isfinite().all(-1).all(-1)[..., None, None]
