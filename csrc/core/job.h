@@ -1,8 +1,8 @@
 // A problem that one thread can solve whole, or that several share.
 //
-// First come `pack_steps` independent steps that fill the shared memory (packed operands), then `steps`
-// independent steps that read it. Steps may run in any order on any thread; each writes its own part of
-// the result, so the result does not depend on who ran it.
+// First come `pack_steps` independent steps that fill the shared memory (packed operands), then
+// `steps` independent steps that read it. Steps may run in any order on any thread; each writes its
+// own part of the result, so the result does not depend on who ran it.
 #pragma once
 
 #include <stdint.h>

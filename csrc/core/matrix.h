@@ -3,6 +3,8 @@
 
 #include <stdint.h>
 
+#include "csrc/core/host_device.h"
+
 namespace kronext {
 
 enum class Dtype : int32_t { kFloat64, kFloat32, kBFloat16, kFloat16 };
@@ -16,7 +18,9 @@ struct Matrix {
   int64_t row_stride;
   int64_t column_stride;
 
-  Matrix transposed() const { return {data, dtype, columns, rows, column_stride, row_stride}; }
+  KRONEXT_HOST_DEVICE Matrix transposed() const {
+    return {data, dtype, columns, rows, column_stride, row_stride};
+  }
 };
 
 }  // namespace kronext

@@ -1,7 +1,7 @@
 // One side of an outer-product update: C <- decay C + weight X XT.
 //
-// L <- decay L + weight G GT is the side with X = G, R <- decay R + weight GT G the side with X = GT,
-// so a transposed view is all that tells them apart.
+// L <- decay L + weight G GT is the side with X = G, R <- decay R + weight GT G the side with X =
+// GT, so a transposed view is all that tells them apart.
 #pragma once
 
 #include "csrc/core/matrix.h"

@@ -48,9 +48,8 @@ int64_t scratch_bytes(const OuterSide& side) {
 }
 
 int64_t pack_steps(const OuterSide& side) {
-  return with_types(side, [&](auto types) {
-    return panel_count<typename decltype(types)::T>(side.x.rows);
-  });
+  return with_types(
+      side, [&](auto types) { return panel_count<typename decltype(types)::T>(side.x.rows); });
 }
 
 int64_t steps(const OuterSide& side) {
@@ -72,8 +71,8 @@ void run_strip(const OuterSide& side, const Strip& strip, const T* panels, T* ti
   const int64_t dim = side.x.rows, stride = stride_of<T>(side);
   multiply_strip(panels + strip.row * stride, panels + strip.first_column * stride, stride,
                  side.x.columns, strip.last_column - strip.first_column,
-                 panel_extent<T>(dim, strip.row), panel_extent<T>(dim, strip.last_column - 1), false,
-                 tiles);
+                 panel_extent<T>(dim, strip.row), panel_extent<T>(dim, strip.last_column - 1),
+                 false, tiles);
   const SymmetricTile<T, C> writer{T(side.decay), T(side.weight)};
   for (int64_t column = strip.first_column; column < strip.last_column; ++column) {
     writer.write(tiles + (column - strip.first_column) * kTileSize<T>,

@@ -1,7 +1,7 @@
 // Packing: strided matrices of any dtype become panels of the compute type.
 //
-// A panel holds kPanel<T> rows of a matrix over its whole depth, stored [depth][kPanel<T>] with rows
-// past the edge set to zero. The same layout serves as either operand of the micro-kernel in
+// A panel holds kPanel<T> rows of a matrix over its whole depth, stored [depth][kPanel<T>] with
+// rows past the edge set to zero. The same layout serves as either operand of the micro-kernel in
 // product.h: its values are broadcast for the left operand and loaded as vectors for the right one.
 #pragma once
 
@@ -32,8 +32,8 @@ template <class T>
 KRONEXT_INLINE T convert(BFloat16 x) {
   return T(__builtin_bit_cast(float, uint32_t(x.bits) << 16));
 }
-// Exact for every finite value, also where denormals are flushed: the exponent is rebuilt by integer
-// steps and subnormal halves by a subtraction of normal numbers.
+// Exact for every finite value, also where denormals are flushed: the exponent is rebuilt by
+// integer steps and subnormal halves by a subtraction of normal numbers.
 template <class T>
 KRONEXT_INLINE T convert(Float16 x) {
   const uint32_t sign = uint32_t(x.bits & 0x8000) << 16;
@@ -119,8 +119,8 @@ struct PanelPacker {
         Vector<T> square[kL];
 #pragma GCC unroll 16
         for (int r = 0; r < kL; ++r) {
-          square[r] = half + r < rows ? load_converted<T>(x + (half + r) * row_stride + k)
-                                      : Vector<T>{};
+          square[r] =
+              half + r < rows ? load_converted<T>(x + (half + r) * row_stride + k) : Vector<T>{};
         }
         Transpose<T>::run(square);
 #pragma GCC unroll 16
@@ -174,8 +174,8 @@ constexpr int64_t panel_count(int64_t rows) {
   return ceil_divide<int64_t>(rows, kPanel<T>);
 }
 
-// Values between two panels: their depth, moved off powers of two, which would map every panel to the
-// same cache sets.
+// Values between two panels: their depth, moved off powers of two, which would map every panel to
+// the same cache sets.
 template <class T>
 constexpr int64_t panel_stride(int64_t depth) {
   return (depth + 8 + (depth & 1)) * kPanel<T>;

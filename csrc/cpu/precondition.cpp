@@ -20,12 +20,12 @@ auto with_type(const PreconditionProblem& p, const F& f) {
 // Where the packed operands lie, in values of the compute type.
 template <class T>
 struct Layout {
-  int64_t rows, columns;    // of G
-  int64_t g_panels;         // columns of G, with their depth m: only where left multiplies them
+  int64_t rows, columns;  // of G
+  int64_t g_panels;       // columns of G, with their depth m: only where left multiplies them
   int64_t g_stride;
-  int64_t right_panels;     // columns of right, depth n
+  int64_t right_panels;  // columns of right, depth n
   int64_t right_stride;
-  int64_t row_panel;        // one packed row panel of G or of left G, depth n
+  int64_t row_panel;  // one packed row panel of G or of left G, depth n
 
   explicit Layout(const PreconditionProblem& p)
       : rows(p.g.rows),
@@ -44,7 +44,8 @@ struct Layout {
 };
 
 double work(const PreconditionProblem& p) {
-  const double sides = (p.left.data ? double(p.g.rows) : 0) + (p.right.data ? double(p.g.columns) : 0);
+  const double sides =
+      (p.left.data ? double(p.g.rows) : 0) + (p.right.data ? double(p.g.columns) : 0);
   return double(p.g.rows) * double(p.g.columns) * (sides + 1);
 }
 
@@ -70,9 +71,7 @@ int64_t pack_steps(const PreconditionProblem& p) {
 }
 
 int64_t steps(const PreconditionProblem& p) {
-  return with_type(p, [&](auto type) {
-    return panel_count<typename decltype(type)::T>(p.g.rows);
-  });
+  return with_type(p, [&](auto type) { return panel_count<typename decltype(type)::T>(p.g.rows); });
 }
 
 void pack(const PreconditionProblem& p, int64_t step, void* shared) {
@@ -136,8 +135,8 @@ void run_row(const PreconditionProblem& p, int64_t row, const T* shared, T* scra
     }
     for (int64_t column = 0; column < layout.g_panels; ++column) {
       multiply_strip(shared + column * layout.g_stride, left_panel, 0, layout.rows, 1,
-                     panel_extent<T>(layout.columns, column), panel_extent<T>(layout.rows, row), false,
-                     row_panel + column * kTileSize<T>);
+                     panel_extent<T>(layout.columns, column), panel_extent<T>(layout.rows, row),
+                     false, row_panel + column * kTileSize<T>);
     }
   } else {
     pack_panel<T>(p.g, row * kPanel<T>, row_panel);

@@ -2,12 +2,12 @@
 //
 //   tile[r][c] = sum_k left[k][r] right[k][c],   0 <= r, c < kPanel<T>
 //
-// A step of the depth is kRows broadcasts of the left panel against two vectors of the right one, so
-// kRows * 2 accumulators stay in registers and every loaded value is used at least kRows times. The
-// depth is cut into chunks whose two panel pieces fit the first-level cache; chunks are summed
-// separately before they are added up, which also halves the rounding error of a long sum. A step costs
-// 2 * kPanel^2 operations, and the order of summation depends on the depth alone: the same element
-// comes out bit for bit the same whichever tile, strip or thread makes it.
+// A step of the depth is kRows broadcasts of the left panel against two vectors of the right one,
+// so kRows * 2 accumulators stay in registers and every loaded value is used at least kRows times.
+// The depth is cut into chunks whose two panel pieces fit the first-level cache; chunks are summed
+// separately before they are added up, which also halves the rounding error of a long sum. A step
+// costs 2 * kPanel^2 operations, and the order of summation depends on the depth alone: the same
+// element comes out bit for bit the same whichever tile, strip or thread makes it.
 #pragma once
 
 #include "csrc/core/strips.h"
@@ -71,8 +71,8 @@ void multiply_strip(const T* left, const T* right, int64_t stride, int64_t depth
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
     const int64_t begin = chunk * depth / chunks, end = (chunk + 1) * depth / chunks;
     for (int64_t t = 0; t < count; ++t) {
-      multiply_tile(left + begin * kPanel<T>, right + t * stride + begin * kPanel<T>, end - begin, rows,
-                    t + 1 < count ? kPanel<T> : last_columns, accumulate || chunk > 0,
+      multiply_tile(left + begin * kPanel<T>, right + t * stride + begin * kPanel<T>, end - begin,
+                    rows, t + 1 < count ? kPanel<T> : last_columns, accumulate || chunk > 0,
                     tiles + t * kTileSize<T>);
     }
   }

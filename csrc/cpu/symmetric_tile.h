@@ -1,7 +1,8 @@
-// Writing tiles of a symmetric product: C <- decay C + weight tile, and the same bits to the mirror.
+// Writing tiles of a symmetric product: C <- decay C + weight tile, and the same bits to the
+// mirror.
 //
-// Only the lower triangle of C is read; the upper one receives the transposed vectors, so the result
-// is symmetric bit for bit and a tile costs one read and two writes of its memory.
+// Only the lower triangle of C is read; the upper one receives the transposed vectors, so the
+// result is symmetric bit for bit and a tile costs one read and two writes of its memory.
 #pragma once
 
 #include "csrc/cpu/product.h"

@@ -1,7 +1,7 @@
 // Checks that read `op: expectation (got name=value)`.
 //
-// They repeat in C++ what the Python layer says with ValueError and TypeError, and they run before any
-// write: an op that throws has changed nothing.
+// They repeat in C++ what the Python layer says with ValueError and TypeError, and they run before
+// any write: an op that throws has changed nothing.
 #pragma once
 
 #include <torch/csrc/stable/tensor.h>
@@ -78,8 +78,8 @@ inline void check_dense(const char* op, std::string_view name, const Tensor& t) 
   const int64_t d = t.dim(), columns = t.size(d - 1);
   const bool dense = t.numel() == 0 || ((columns <= 1 || t.stride(d - 1) == 1) &&
                                         (t.size(d - 2) <= 1 || t.stride(d - 2) == columns));
-  check(dense, op, name, " must be dense in its last two dimensions (got strides ",
-        t.stride(d - 2), ", ", t.stride(d - 1), ")");
+  check(dense, op, name, " must be dense in its last two dimensions (got strides ", t.stride(d - 2),
+        ", ", t.stride(d - 1), ")");
   for (int64_t b = 0; b < d - 2; ++b) {
     check(t.size(b) <= 1 || t.stride(b) != 0, op, name,
           " must not be an expanded view, it is written in place (got stride 0 in dimension ", b,

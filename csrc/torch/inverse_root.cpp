@@ -26,8 +26,8 @@ Damping checked_damping(const char* op, double root, double eps, double relative
   const auto finite_at_least_zero = [](double x) { return x >= 0 && x < HUGE_VAL; };
   check(root > 0 && root < HUGE_VAL, op, "root must be a number above 0 (got root=", root, ")");
   check(finite_at_least_zero(eps), op, "eps must be at least 0 (got eps=", eps, ")");
-  check(finite_at_least_zero(relative_eps), op, "relative_eps must be at least 0 (got relative_eps=",
-        relative_eps, ")");
+  check(finite_at_least_zero(relative_eps), op,
+        "relative_eps must be at least 0 (got relative_eps=", relative_eps, ")");
   return {root, eps, relative_eps, 0};
 }
 
@@ -63,22 +63,22 @@ class Collector {
     check_square(request_.op, "basis", *basis);
     check(basis->is_cpu() && shape_text(*basis) == shape_text(a) &&
               basis->scalar_type() == a.scalar_type(),
-          request_.op, "basis must have the shape, dtype and device of A (got basis.shape=",
-          shape_text(*basis), ", A.shape=", shape_text(a), ")");
+          request_.op,
+          "basis must have the shape, dtype and device of A (got basis.shape=", shape_text(*basis),
+          ", A.shape=", shape_text(a), ")");
   }
 
   void add(const Tensor& a, const std::optional<Tensor>& basis, const Results& results) {
     const int64_t n = a.size(a.dim() - 1);
     const Shape batch = batch_shape(a);
     const Entries matrices(hold(torch::stable::contiguous(a)), batch, 2);
-    const Entries bases(basis ? std::optional(hold(torch::stable::contiguous(*basis))) : std::nullopt,
-                        batch, 2);
+    const Entries bases(
+        basis ? std::optional(hold(torch::stable::contiguous(*basis))) : std::nullopt, batch, 2);
     const Entries values(results.values, batch, 1), vectors(results.vectors, batch, 2);
     const Entries roots(results.roots, batch, 2);
     auto& problems = a.element_size() == sizeof(double) ? double_ : single_;
     for (int64_t i = 0, count = element_count(batch); i < count; ++i) {
-      problems.push_back(
-          {n, matrices[i], bases[i], values[i], vectors[i], roots[i], total_++});
+      problems.push_back({n, matrices[i], bases[i], values[i], vectors[i], roots[i], total_++});
     }
   }
 
@@ -107,7 +107,8 @@ class Collector {
 };
 
 Tensor like(const Tensor& a, int64_t inner) {
-  return torch::stable::empty(Shape(a.sizes().begin(), a.sizes().end() - (2 - inner)), a.scalar_type());
+  return torch::stable::empty(Shape(a.sizes().begin(), a.sizes().end() - (2 - inner)),
+                              a.scalar_type());
 }
 
 using Triple = std::tuple<Tensor, Tensor, Tensor>;
@@ -136,7 +137,8 @@ std::optional<Tensor> entry(const std::vector<Tensor>& list, size_t i) {
   return list.empty() ? std::nullopt : std::optional(list[i]);
 }
 
-void check_length(const char* op, const char* name, const std::vector<Tensor>& list, size_t length) {
+void check_length(const char* op, const char* name, const std::vector<Tensor>& list,
+                  size_t length) {
   check(list.empty() || list.size() == length, op, name, " must be as long as As (got len(", name,
         ")=", list.size(), ", len(As)=", length, ")");
 }
@@ -162,8 +164,8 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>, Tensor
 void check_out(const char* op, const Tensor& out, const Tensor& a) {
   check_square(op, "out", out);
   check_dense(op, "out", out);
-  check(out.is_cpu() && shape_text(out) == shape_text(a) && out.scalar_type() == a.scalar_type(), op,
-        "out must have the shape, dtype and device of A (got out.shape=", shape_text(out),
+  check(out.is_cpu() && shape_text(out) == shape_text(a) && out.scalar_type() == a.scalar_type(),
+        op, "out must have the shape, dtype and device of A (got out.shape=", shape_text(out),
         ", A.shape=", shape_text(a), ")");
 }
 

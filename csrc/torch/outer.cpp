@@ -23,13 +23,14 @@ void add_sides(const char* op, const char* name, const Tensor& factor, const Ten
   check(factor.size(factor.dim() - 1) == dim, op, name, " must be ", dim, " x ", dim,
         " for G of shape ", shape_text(g), " (got ", name, ".shape=", shape_text(factor), ")");
   const Shape batch = batch_shape(factor);
-  check(broadcast(op, batch, batch_shape(g)) == batch, op, "the batch dimensions of G must broadcast to those of ",
-        name, " (got G.shape=", shape_text(g), ", ", name, ".shape=", shape_text(factor), ")");
+  check(broadcast(op, batch, batch_shape(g)) == batch, op,
+        "the batch dimensions of G must broadcast to those of ", name,
+        " (got G.shape=", shape_text(g), ", ", name, ".shape=", shape_text(factor), ")");
   const BatchView gradients(g, batch), factors(factor, batch);
   for (int64_t i = 0, count = element_count(batch); i < count; ++i) {
     const Matrix x = matrix_at(g, g_dtype, gradients.offset(i));
-    sides.push_back({left ? x : x.transposed(), matrix_at(factor, dtype, factors.offset(i)), decay,
-                     weight});
+    sides.push_back(
+        {left ? x : x.transposed(), matrix_at(factor, dtype, factors.offset(i)), decay, weight});
   }
 }
 
@@ -48,7 +49,8 @@ void outer_update_list_(std::vector<Tensor> ls, std::vector<Tensor> rs, std::vec
   const auto fits = [&](const std::vector<Tensor>& list) {
     return list.empty() || list.size() == gs.size();
   };
-  check(fits(ls) && fits(rs), op, "Ls and Rs must be empty or as long as Gs (got len(Ls)=", ls.size(),
+  check(fits(ls) && fits(rs), op,
+        "Ls and Rs must be empty or as long as Gs (got len(Ls)=", ls.size(),
         ", len(Rs)=", rs.size(), ", len(Gs)=", gs.size(), ")");
   check_scalars(op, "decay", decays, gs.size());
   check_scalars(op, "weight", weights, gs.size());

@@ -59,7 +59,8 @@ void run_job_together(const JobKernel<Problem>& kernel, const Problem& problem) 
   const int64_t shared = aligned(kernel.shared_bytes(problem));
   const int64_t scratch = aligned(kernel.scratch_bytes(problem));
   const Workspace space(shared + workers * scratch);
-  run_tasks(pack_steps, workers, [&](int64_t step, int64_t) { kernel.pack(problem, step, space.at(0)); });
+  run_tasks(pack_steps, workers,
+            [&](int64_t step, int64_t) { kernel.pack(problem, step, space.at(0)); });
   run_tasks(steps, workers, [&](int64_t step, int64_t worker) {
     kernel.run(problem, step, space.at(0), space.at(shared + worker * scratch));
   });
@@ -88,13 +89,12 @@ void run_jobs_apart(const JobKernel<Problem>& kernel, const Problem* problems, i
   });
 }
 
-// Solves a ragged list of problems. Those with more than half of a thread's fair share of what is left
-// are shared by all threads, the rest are handed out whole, the largest first.
+// Solves a ragged list of problems. Those with more than half of a thread's fair share of what is
+// left are shared by all threads, the rest are handed out whole, the largest first.
 template <class Problem>
 void run_jobs(const JobKernel<Problem>& kernel, std::vector<Problem>& problems) {
-  std::sort(problems.begin(), problems.end(), [&](const Problem& a, const Problem& b) {
-    return kernel.work(a) > kernel.work(b);
-  });
+  std::sort(problems.begin(), problems.end(),
+            [&](const Problem& a, const Problem& b) { return kernel.work(a) > kernel.work(b); });
   double rest = 0;
   for (const Problem& problem : problems) rest += kernel.work(problem);
   const double threads = double(torch::stable::get_num_threads());

@@ -15,7 +15,8 @@ using torch::headeronly::ScalarType;
 
 // Checks one (batched) product, makes its output and adds its problems.
 Tensor add_problems(const char* op, const Tensor& g, const std::optional<Tensor>& left,
-                    const std::optional<Tensor>& right, std::vector<PreconditionProblem>& problems) {
+                    const std::optional<Tensor>& right,
+                    std::vector<PreconditionProblem>& problems) {
   check_matrices(op, "G", g);
   check(g.is_cpu(), op, "G must be on the CPU");
   check(left || right, op, "left or right must be given (got left=None, right=None)");
@@ -26,16 +27,16 @@ Tensor add_problems(const char* op, const Tensor& g, const std::optional<Tensor>
   const auto check_side = [&](const char* name, const Tensor& t, int64_t size) {
     check_square(op, name, t);
     check(t.is_cpu(), op, name, " must be on the CPU");
-    check(t.size(t.dim() - 1) == size, op, name, " must be ", size, " x ", size,
-          " for G of shape ", shape_text(g), " (got ", name, ".shape=", shape_text(t), ")");
+    check(t.size(t.dim() - 1) == size, op, name, " must be ", size, " x ", size, " for G of shape ",
+          shape_text(g), " (got ", name, ".shape=", shape_text(t), ")");
     wide |= check_factor_dtype(op, name, t) == Dtype::kFloat64;
     batch = broadcast(op, batch, batch_shape(t));
   };
   if (left) check_side("left", *left, m);
   if (right) check_side("right", *right, n);
 
-  const Tensor out = torch::stable::empty(with_matrix(batch, m, n),
-                                          wide ? ScalarType::Double : ScalarType::Float);
+  const Tensor out =
+      torch::stable::empty(with_matrix(batch, m, n), wide ? ScalarType::Double : ScalarType::Float);
   const BatchView gs(g, batch), outs(out, batch);
   const BatchView lefts(left ? *left : g, batch), rights(right ? *right : g, batch);
   const auto side_at = [&](const std::optional<Tensor>& t, const BatchView& view, int64_t i) {

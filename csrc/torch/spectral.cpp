@@ -20,16 +20,25 @@ constexpr ScalarType kScalarType = sizeof(T) == 8 ? ScalarType::Double : ScalarT
 template <class T>
 constexpr Dtype kDtype = sizeof(T) == 8 ? Dtype::kFloat64 : Dtype::kFloat32;
 
-// Up to here the kernels that work on many matrices at once win, given enough of them; above, one
-// LAPACK call a matrix. The numbers are measured: docs/numerics.md.
-constexpr int64_t kLargestInLanes = 256;
+// Whether `count` matrices of size n go through the vector lanes together or take one float64
+// LAPACK call each. Measured (docs/numerics.md): one matrix alone costs about as much either way up
+// to 128, and every further one in the same call makes lanes cheaper.
 bool prefers_lanes(int64_t n, int64_t count) {
-  return n <= 16 || (n <= kLargestInLanes && count >= 4);
+  if (n <= 128) return true;
+  return n <= 256 ? count >= 2 : n <= 512 && count >= 4;
 }
 
-// What counts as 0 without damping, relative to the largest eigenvalue. float32 eigenvalues are found in
-// float64, so only the rounding of the matrix itself blurs them, at any size; those of float64 are
-// blurred by the solver, whose error grows with the size.
+// Matrices for each call of the lanes kernel: all threads get some, in multiples of a quarter of a
+// full group, below which a call hardly gets cheaper.
+int64_t lane_step(int64_t group, int64_t count) {
+  const int64_t threads = int64_t(torch::stable::get_num_threads());
+  const int64_t quarter = std::max<int64_t>(1, group / 4), share = (count + threads - 1) / threads;
+  return std::min(group, (share + quarter - 1) / quarter * quarter);
+}
+
+// What counts as 0 without damping, relative to the largest eigenvalue. float32 eigenvalues are
+// found in float64, so only the rounding of the matrix itself blurs them, at any size; those of
+// float64 are blurred by the solver, whose error grows with the size.
 template <class T>
 double undamped_cutoff(int64_t n) {
   return sizeof(T) == 8 ? double(std::max<int64_t>(4, n)) * 0x1p-53 : 4 * 0x1p-24;
@@ -60,7 +69,8 @@ struct Solver {
   // ---- many matrices of one size in lanes ------------------------------------------------------
 
   int64_t lane_workspace(int64_t n) const {
-    const int64_t kept = keep_failed ? kernel.group_size(n) * aligned(n * n * int64_t(sizeof(T))) : 0;
+    const int64_t kept =
+        keep_failed ? kernel.group_size(n) * aligned(n * n * int64_t(sizeof(T))) : 0;
     return aligned(int64_t(kernel.workspace_bytes(n))) + kept;
   }
 
@@ -88,11 +98,13 @@ struct Solver {
         continue;
       }
       info[first[i].info] = status[i];
-      if (keep_failed && status[i] == kDone) std::memcpy(first[i].root, roots[i], n * n * sizeof(T));
+      if (keep_failed && status[i] == kDone)
+        std::memcpy(first[i].root, roots[i], n * n * sizeof(T));
     }
   }
 
-  // ---- one matrix by LAPACK in float64 -----------------------------------------------------------
+  // ---- one matrix by LAPACK in float64
+  // -----------------------------------------------------------
 
   void solve_with_lapack(const SpectralProblem& p) const {
     info[p.info] = try_lapack(p);
@@ -125,7 +137,8 @@ struct Solver {
     const int64_t n = p.n, row_stride = vectors.stride(0), column_stride = vectors.stride(1);
     const double* v = static_cast<const double*>(vectors.data_ptr());
     for (int64_t k = 0; p.values && k < n; ++k) static_cast<T*>(p.values)[k] = T(values[k]);
-    if (p.vectors) scale_columns(v, row_stride, column_stride, n, nullptr, static_cast<T*>(p.vectors));
+    if (p.vectors)
+      scale_columns(v, row_stride, column_stride, n, nullptr, static_cast<T*>(p.vectors));
     if (!p.root) return;
     const Damping sized = damping_of_size(n);
     std::vector<double> half(n);  // X = (V h)(V h)T with h = sqrt(f): symmetric bit for bit
@@ -135,7 +148,8 @@ struct Solver {
     const Workspace scaled(n * n * int64_t(sizeof(T)));
     T* x = reinterpret_cast<T*>(scaled.at(0));
     scale_columns(v, row_stride, column_stride, n, half.data(), x);
-    std::vector<OuterSide> side{{{x, kDtype<T>, n, n, n, 1}, {p.root, kDtype<T>, n, n, n, 1}, 0, 1}};
+    std::vector<OuterSide> side{
+        {{x, kDtype<T>, n, n, n, 1}, {p.root, kDtype<T>, n, n, n, 1}, 0, 1}};
     run_jobs(cpu::kernels().outer, side);
   }
 
@@ -169,8 +183,8 @@ struct Task {
 }  // namespace
 
 template <class T>
-void solve_spectral(std::vector<SpectralProblem>& problems, const Damping* damping, bool keep_failed,
-                    int32_t* info) {
+void solve_spectral(std::vector<SpectralProblem>& problems, const Damping* damping,
+                    bool keep_failed, int32_t* info) {
   const Solver<T> solver{damping, keep_failed, info};
   std::stable_sort(problems.begin(), problems.end(),
                    [](const auto& a, const auto& b) { return a.n > b.n; });
@@ -186,8 +200,9 @@ void solve_spectral(std::vector<SpectralProblem>& problems, const Damping* dampi
       break;
     }
     const bool lanes = prefers_lanes(n, end - begin);
-    const int64_t step = lanes ? solver.kernel.group_size(n) : 1;
-    for (int64_t i = begin; i < end; i += step) tasks.push_back({i, std::min(step, end - i), lanes});
+    const int64_t step = lanes ? lane_step(solver.kernel.group_size(n), end - begin) : 1;
+    for (int64_t i = begin; i < end; i += step)
+      tasks.push_back({i, std::min(step, end - i), lanes});
     if (lanes) workspace_bytes = std::max(workspace_bytes, solver.lane_workspace(n));
     work += 10.0 * double(n) * double(n) * double(n) * double(end - begin);
   }

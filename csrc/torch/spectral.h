@@ -1,5 +1,5 @@
-// Eigenvalues, eigenvectors and inverse roots of many symmetric matrices at once: which solver takes
-// which matrix, and how they share the threads.
+// Eigenvalues, eigenvectors and inverse roots of many symmetric matrices at once: which solver
+// takes which matrix, and how they share the threads.
 #pragma once
 
 #include <vector>
@@ -19,10 +19,10 @@ struct SpectralProblem {
   int64_t info;  // index of its entry in the info array
 };
 
-// `damping` is null when no roots are wanted. With `keep_failed` a root whose matrix fails is left as
-// it was; else every wanted result of such a matrix is the identity's.
+// `damping` is null when no roots are wanted. With `keep_failed` a root whose matrix fails is left
+// as it was; else every wanted result of such a matrix is the identity's.
 template <class T>
-void solve_spectral(std::vector<SpectralProblem>& problems, const Damping* damping, bool keep_failed,
-                    int32_t* info);
+void solve_spectral(std::vector<SpectralProblem>& problems, const Damping* damping,
+                    bool keep_failed, int32_t* info);
 
 }  // namespace kronext

@@ -21,7 +21,7 @@ from torch.library import opcheck
 
 from kronext import ops, reference
 
-# Both sides of every change of method: lane widths, panels, sizes in lanes, LAPACK above 256.
+# Both sides of every change of method: lane widths, panels, sizes in lanes, LAPACK.
 SIZES = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 47, 48, 63, 64, 65, 96, 127, 128, 160]
 LARGE = [255, 256, 257, 300]
 # The contract of issue and docs: A^(-1/4) of a float32 matrix against float64, by condition number.
@@ -205,8 +205,8 @@ def test_in_place_form_keeps_the_old_root_of_a_failed_matrix() -> None:
 
 
 def test_list_forms_equal_single_calls() -> None:
-    """Bit for bit where the solver does not depend on how many matrices of a size there are."""
-    sizes = [4, 9, 4, 16, 1, 12, 0, 260, 16, 300, 33, 33, 33, 33, 128]
+    """Bit for bit up to 128; above, the solver depends on how many matrices there are."""
+    sizes = [4, 33, 4, 16, 1, 12, 0, 260, 16, 600, 33, 33, 33, 128, 200, 200]
     As = [with_condition(n, 1e3, seed=i) for i, n in enumerate(sizes)]
     As += [with_condition(9, 1e2, batch=(2, 3))]
     As[2] = torch.full((4, 4), float("inf"))
@@ -221,7 +221,7 @@ def test_list_forms_equal_single_calls() -> None:
     for index, s in enumerate(single):
         n = As[index].shape[-1]
         error = relative_error(listed.root[index], s.root)
-        assert error <= (2e-6 if 16 < n <= 256 else 0), f"entry {index}, n={n}: {error:.1e}"
+        assert error <= (2e-6 if n > 128 else 0), f"entry {index}, n={n}: {error:.1e}"
         assert torch.allclose(listed.values[index], s.values, rtol=1e-6)
         expected = torch.full_like(s.root, 7.0) if index == 2 else listed.root[index]
         assert torch.equal(outs[index], expected), f"entry {index}, n={n}"

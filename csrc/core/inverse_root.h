@@ -1,0 +1,57 @@
+// The inverse root of an eigenvalue, and what became of a matrix. Shared by every device.
+#pragma once
+
+#include <math.h>
+#include <stdint.h>
+
+#include "csrc/core/host_device.h"
+
+namespace kronext {
+
+// Status of one matrix of a batch, as callers read it from the `info` tensor.
+enum Info : int32_t { kDone = 0, kNonFinite = 1, kNotConverged = 2 };
+
+// f(lambda) = (max(lambda, 0) + eps + relative_eps * lambda_max)^(-1 / root), for any root > 0.
+struct Damping {
+  double root;
+  double eps;
+  double relative_eps;
+  double cutoff;  // undamped eigenvalues at or below cutoff * lambda_max count as 0
+
+  KRONEXT_HOST_DEVICE bool undamped() const { return eps == 0 && relative_eps == 0; }
+};
+
+// What f raises to -1/root; 0 stands for an eigenvalue that the (pseudo-)inverse leaves out. Value
+// is double or a vector of doubles.
+template <class Value>
+KRONEXT_HOST_DEVICE Value damped_eigenvalue(Value value, Value largest, const Damping& damping) {
+  const Value zero{};
+  const Value bound = largest > zero ? largest : zero;
+  if (damping.undamped()) return value > damping.cutoff * bound ? value : zero;
+  return (value > zero ? value : zero) + damping.eps + damping.relative_eps * bound;
+}
+
+// f(value); 0 where nothing is left to invert: the root of a pseudo-inverse.
+KRONEXT_HOST_DEVICE double damped_inverse_root(double value, double largest,
+                                               const Damping& damping) {
+  const double damped = damped_eigenvalue(value, largest, damping);
+  return damped > 0 ? pow(damped, -1 / damping.root) : 0;
+}
+
+// Only the lower triangles are read. Any of `values`, `vectors` and `roots` may be null; a matrix
+// that fails gets info != 0 and the identity's results, and its neighbours are computed as if it
+// were not there.
+template <class T>
+struct EighGroup {
+  int64_t n;
+  int64_t count;             // 1 .. eigh_group_size(n)
+  const T* const* matrices;  // count matrices of n rows
+  int64_t row_stride;        // of a matrix, in elements
+  T* const* values;          // count x n, ascending
+  T* const* vectors;         // count x (n, n) dense; column k belongs to value k
+  T* const* roots;           // count x (n, n) dense, symmetric bit for bit
+  const Damping* damping;    // of the roots; null if there are none
+  int32_t* info;             // count
+};
+
+}  // namespace kronext
