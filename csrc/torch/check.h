@@ -6,6 +6,7 @@
 
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -28,12 +29,21 @@ void check(bool holds, const char* op, const Parts&... parts) {
   throw std::runtime_error(text.str());
 }
 
-inline std::string shape_text(const Tensor& t) {
-  std::ostringstream text;
+// A shape for a message; written out only where the message is.
+struct ShapeText {
+  const Tensor& tensor;
+};
+inline ShapeText shape_text(const Tensor& t) { return {t}; }
+
+inline std::ostream& operator<<(std::ostream& text, const ShapeText& shape) {
+  const Tensor& t = shape.tensor;
   text << "(";
   for (int64_t d = 0; d < t.dim(); ++d) text << (d ? ", " : "") << t.size(d);
-  text << (t.dim() == 1 ? ",)" : ")");
-  return text.str();
+  return text << (t.dim() == 1 ? ",)" : ")");
+}
+
+inline bool same_shape(const Tensor& a, const Tensor& b) {
+  return std::ranges::equal(a.sizes(), b.sizes());
 }
 
 // The tensor's dtype as the kernels name it.

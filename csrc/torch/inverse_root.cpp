@@ -61,8 +61,7 @@ class Collector {
     check_factor_dtype(request_.op, "A", a);
     if (!basis) return;
     check_square(request_.op, "basis", *basis);
-    check(basis->is_cpu() && shape_text(*basis) == shape_text(a) &&
-              basis->scalar_type() == a.scalar_type(),
+    check(basis->is_cpu() && same_shape(*basis, a) && basis->scalar_type() == a.scalar_type(),
           request_.op,
           "basis must have the shape, dtype and device of A (got basis.shape=", shape_text(*basis),
           ", A.shape=", shape_text(a), ")");
@@ -164,8 +163,8 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>, Tensor
 void check_out(const char* op, const Tensor& out, const Tensor& a) {
   check_square(op, "out", out);
   check_dense(op, "out", out);
-  check(out.is_cpu() && shape_text(out) == shape_text(a) && out.scalar_type() == a.scalar_type(),
-        op, "out must have the shape, dtype and device of A (got out.shape=", shape_text(out),
+  check(out.is_cpu() && same_shape(out, a) && out.scalar_type() == a.scalar_type(), op,
+        "out must have the shape, dtype and device of A (got out.shape=", shape_text(out),
         ", A.shape=", shape_text(a), ")");
 }
 

@@ -1,0 +1,1 @@
+"""Speed of every op against what people use today: `python -m benchmarks --help`."""
