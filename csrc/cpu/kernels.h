@@ -1,14 +1,27 @@
 // The CPU kernels behind one table of function pointers for each instruction set.
 #pragma once
 
+#include "csrc/core/inverse_root.h"
 #include "csrc/core/job.h"
 #include "csrc/core/outer.h"
+#include "csrc/core/power_iteration.h"
 #include "csrc/core/precondition.h"
 
 namespace kronext::cpu {
 
+// csrc/cpu/inverse_root.h says what they do.
+template <class T>
+struct EighKernel {
+  int64_t (*group_size)(int64_t n);
+  size_t (*workspace_bytes)(int64_t n);
+  void (*run)(const EighGroup<T>&, void* workspace);
+};
+
 struct Kernels {
+  EighKernel<float> eigh_single;
+  EighKernel<double> eigh_double;
   const JobKernel<OuterSide>& outer;
+  const PowerIterationKernel& power_iteration;
   const JobKernel<PreconditionProblem>& precondition;
 };
 

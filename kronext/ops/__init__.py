@@ -15,20 +15,28 @@ from kronext.ops.inverse_root import (
     inverse_root_list,
     inverse_root_list_,
 )
+from kronext.ops.matvec import kron_matvec, kron_matvec_factored, rearranged_matvec
 from kronext.ops.outer import outer_update_, outer_update_list_
+from kronext.ops.power_iteration import KroneckerSum, power_iteration, power_iteration_list_
 from kronext.ops.precondition import precondition, precondition_list
 
 __all__ = [
     "Eigh",
     "InverseRoot",
     "InverseRootList",
+    "KroneckerSum",
     "eigh",
     "inverse_root",
     "inverse_root_",
     "inverse_root_list",
     "inverse_root_list_",
+    "kron_matvec",
+    "kron_matvec_factored",
     "outer_update_",
     "outer_update_list_",
+    "power_iteration",
+    "power_iteration_list_",
     "precondition",
     "precondition_list",
+    "rearranged_matvec",
 ]
