@@ -25,8 +25,9 @@ setup: $(VENV)/.ready  ## create the virtual environment, install the tools, bui
 build: setup  ## compile what has changed and install the package in place
 	$(PIP) install --no-build-isolation --no-deps -e .
 
+# Threads that sleep while they wait: spinning ones make small models crawl on a machine that is shared.
 demo: build  ## train on real digits with AdamW and every estimator; writes plots to demo-output/
-	$(BIN)/python -m kronext demo --output demo-output
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m kronext demo --output demo-output
 
 test: build  ## the whole test suite: Python, every CPU capability, C++ host tests
 	$(BIN)/python -m pytest

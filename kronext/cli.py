@@ -51,7 +51,8 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="which ones, the first being the one to beat")  # fmt: skip
     add("--steps", type=_count, default=300, help="training steps")
     add("--batch-size", type=_count, default=128, help="images a step")
-    add("--lr", type=float, default=3e-3, help="learning rate of every optimizer")
+    add("--lr", nargs="+", type=float, default=[1e-3, 3e-3, 1e-2, 3e-2],
+        help="learning rates; each optimizer keeps its best")  # fmt: skip
     add("--weight-decay", type=float, default=1e-2, help="decoupled weight decay")
     add("--update-interval", type=_count, default=5, help="steps between new roots")
     add("--seed", type=int, default=0, help="of the start, the batches and the labels")
@@ -96,7 +97,7 @@ def _demo(options: argparse.Namespace) -> int:
     settings = demo.Settings(
         steps=options.steps,
         batch_size=options.batch_size,
-        learning_rate=options.lr,
+        learning_rates=tuple(options.lr),
         weight_decay=options.weight_decay,
         update_interval=options.update_interval,
         seed=options.seed,

@@ -86,7 +86,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_demo_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out"
-    assert main(["demo", "--steps", "25", "--output", str(output), "--batch-size", "32"]) == 0
+    assert main(["demo", "--steps", "25", "--lr", "1e-3", "3e-3", "--output", str(output)]) == 0
     text = capsys.readouterr().out
     for name in ("AdamW", "Shampoo", "Shampoo²", "optimal"):
         assert name in text

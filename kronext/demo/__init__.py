@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import inf, isfinite
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from torch import nn
 
 from kronext import build_info
 from kronext.datasets import Digits
-from kronext.demo.plots import plot_similarity, plot_training
+from kronext.demo.plots import NAMES, plot_similarity, plot_training
 from kronext.demo.similarity import SimilarityProbe, SimilarityTrace
 from kronext.demo.training import OPTIMIZERS, TITLES, Run, Settings, train
 
@@ -24,9 +25,10 @@ __all__ = ["OPTIMIZERS", "Settings", "run_demo"]
 def run_demo(
     data: Digits, settings: Settings, output: Path, optimizers: Sequence[str] = tuple(OPTIMIZERS)
 ) -> list[Run]:
-    """Trains, prints the table, and writes `training.png`, `similarity.png` and `results.json`.
+    """Trains, prints the tables, and writes `training.png`, `similarity.png` and `results.json`.
 
-    The similarities are measured along the first optimizer's run.
+    Each optimizer is tuned alike: it runs at every learning rate, and the run that ends with the
+    lowest training loss is kept. The similarities are measured along the first optimizer's run.
     """
     console = Console()
     output.mkdir(parents=True, exist_ok=True)
@@ -36,9 +38,17 @@ def run_demo(
         f"{info['threads']} threads, {info['cpu_capability']} kernels, torch {info['torch']}"
     )
     probe = SimilarityProbe(data, interval=max(1, settings.steps // 20), seed=settings.seed)
-    runs = _train_all(data, settings, optimizers, probe, console)
+    columns = (
+        TextColumn("{task.description:<16}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        runs = [_tune(name, data, settings, progress) for name in optimizers]
+        _probe(runs[0], data, settings, probe, progress)
     console.print(_table(runs))
-    _print_similarity(probe.trace, console)
+    console.print(_similarity_table(probe.trace))
     plot_training(runs, data.name, output / "training.png")
     plot_similarity(probe.trace, data.name, output / "similarity.png")
     results = {
@@ -53,45 +63,43 @@ def run_demo(
     return runs
 
 
-def _train_all(
-    data: Digits,
-    settings: Settings,
-    optimizers: Sequence[str],
-    probe: SimilarityProbe,
-    console: Console,
-) -> list[Run]:
-    columns = (
-        TextColumn("{task.description:<20}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    runs: list[Run] = []
-    with Progress(*columns, console=console) as progress:
-        for name in optimizers:
-            task = progress.add_task(TITLES[name], total=settings.steps)
-            first = not runs
+def _tune(name: str, data: Digits, settings: Settings, progress: Progress) -> Run:
+    """The best of one run at each learning rate."""
+    rates = settings.learning_rates
+    task = progress.add_task(TITLES[name], total=settings.steps * len(rates))
 
-            def on_step(step: int, model: nn.Module, first: bool = first, task: int = task) -> None:
-                if first:
-                    probe.observe(step, model)
-                progress.advance(task)  # type: ignore[arg-type]
+    def on_step(_: int, __: nn.Module) -> None:
+        progress.advance(task)
 
-            runs.append(train(name, data, settings, on_step))
-    return runs
+    runs = [train(name, rate, data, settings, on_step) for rate in rates]
+    return min(runs, key=lambda run: run.losses[-1] if isfinite(run.losses[-1]) else inf)
+
+
+def _probe(
+    run: Run, data: Digits, settings: Settings, probe: SimilarityProbe, progress: Progress
+) -> None:
+    """Repeats a run, this time with the similarities measured along it."""
+    task = progress.add_task("similarity to H", total=settings.steps)
+
+    def on_step(step: int, model: nn.Module) -> None:
+        probe.observe(step, model)
+        progress.advance(task)
+
+    train(run.optimizer, run.learning_rate, data, settings, on_step)
 
 
 def _table(runs: Sequence[Run]) -> Table:
     target = runs[0].losses[-1]
     table = Table(title=f"target loss {target:.4f}: where {TITLES[runs[0].optimizer]} ends")
-    table.add_column("optimizer")
-    for heading in ("loss", "accuracy", "seconds", "steps to target", "seconds to target"):
+    table.add_column("optimizer", no_wrap=True)
+    for heading in ("lr", "loss", "accuracy", "seconds", "steps to target", "seconds to target"):
         table.add_column(heading, justify="right")
     for run in runs:
         reached = run.steps_to(target)
         per_step = run.seconds / len(run.losses)
         table.add_row(
             TITLES[run.optimizer],
+            f"{run.learning_rate:g}",
             f"{run.losses[-1]:.4f}",
             f"{run.accuracy:.1%}",
             f"{run.seconds:.2f}",
@@ -101,13 +109,12 @@ def _table(runs: Sequence[Run]) -> Table:
     return table
 
 
-def _print_similarity(trace: SimilarityTrace, console: Console) -> None:
-    table = Table(title="cosine similarity of the hidden layer, mean over the run")
+def _similarity_table(trace: SimilarityTrace) -> Table:
+    table = Table(title="cosine similarity, hidden layer, mean over the run")
     table.add_column("Kronecker product")
     table.add_column("to H_GN", justify="right")
     table.add_column("to H_Ada", justify="right")
     for name, values in trace.gauss_newton.items():
-        adagrad = trace.adagrad[name]
-        mean = [sum(column) / len(column) for column in (values, adagrad)]
-        table.add_row(name, f"{mean[0]:.3f}", f"{mean[1]:.3f}")
-    console.print(table)
+        row = [sum(column) / len(column) for column in (values, trace.adagrad[name])]
+        table.add_row(NAMES[name], *(f"{mean:.3f}" for mean in row))
+    return table

@@ -26,7 +26,10 @@ def plot_training(runs: Sequence[Run], data_name: str, path: Path) -> None:
     """Training loss against steps and against seconds."""
     figure, (by_step, by_time) = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
     for run in runs:
-        style = {"color": COLORS[run.optimizer], "label": TITLES[run.optimizer]}
+        style = {
+            "color": COLORS[run.optimizer],
+            "label": f"{TITLES[run.optimizer]}, lr {run.learning_rate:g}",
+        }
         count = len(run.losses)
         by_step.semilogy(range(1, count + 1), run.losses, **style)
         by_time.semilogy([run.seconds * (i + 1) / count for i in range(count)], run.losses, **style)

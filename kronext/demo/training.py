@@ -38,7 +38,7 @@ class Settings:
 
     steps: int = 300
     batch_size: int = 128
-    learning_rate: float = 3e-3
+    learning_rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
     weight_decay: float = 1e-2
     update_interval: int = 5
     seed: int = 0
@@ -49,6 +49,7 @@ class Run:
     """What one optimizer did; losses are of the whole training set."""
 
     optimizer: str
+    learning_rate: float
     losses: list[float] = field(default_factory=list)
     accuracy: float = 0.0
     seconds: float = 0.0
@@ -73,9 +74,11 @@ def build_model(pixels: int, seed: int) -> nn.Sequential:
         )
 
 
-def build_optimizer(name: str, model: nn.Module, settings: Settings) -> Optimizer:
-    """AdamW as it is, or wrapped: same learning rate, same weight decay."""
-    base = AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+def build_optimizer(
+    name: str, learning_rate: float, model: nn.Module, settings: Settings
+) -> Optimizer:
+    """AdamW as it is, or wrapped."""
+    base = AdamW(model.parameters(), lr=learning_rate, weight_decay=settings.weight_decay)
     estimator = OPTIMIZERS[name]
     if estimator is None:
         return base
@@ -84,6 +87,7 @@ def build_optimizer(name: str, model: nn.Module, settings: Settings) -> Optimize
 
 def train(
     name: str,
+    learning_rate: float,
     data: Digits,
     settings: Settings,
     on_step: Callable[[int, nn.Module], None] | None = None,
@@ -94,9 +98,9 @@ def train(
     update.
     """
     model = build_model(data.train_images.shape[1], settings.seed)
-    optimizer = build_optimizer(name, model, settings)
+    optimizer = build_optimizer(name, learning_rate, model, settings)
     order = torch.Generator().manual_seed(settings.seed)
-    run = Run(name)
+    run = Run(name, learning_rate)
     for step in range(settings.steps):
         batch = torch.randint(len(data.train_labels), (settings.batch_size,), generator=order)
         started = time.perf_counter()

@@ -22,9 +22,9 @@ def kron_matvec(
 
     One pass over the samples makes both. Where `R` (`L`) is symmetric bit for bit half of the left
     (right) result is computed and the other half is its mirror; where it is a multiple of the
-    identity, the product with it costs nothing. The workspace is the packed `L` and `R` and, for each
-    thread, about 1 MB of packed samples and float64 sums of both results; where a single sample is
-    work for all threads, they share one.
+    identity, the product with it costs nothing. The workspace is the packed `L` and `R` and, for
+    each thread, about 1 MB of packed samples and float64 sums of both results; where a single
+    sample is work for all threads, they share one.
 
     Args:
         G: Samples `(..., S, m, n)`, float64, float32, bfloat16 or float16, any strides. 16-bit
