@@ -131,33 +131,18 @@ inline void run_step_together(const KroneckerStep& step) {
   });
 }
 
-// Independent steps: those with more than half of a thread's fair share of what is left are shared
-// by all threads, the rest are handed out whole, the largest first.
-inline void run_steps(std::vector<KroneckerStep>& steps) {
-  std::sort(steps.begin(), steps.end(), [](const KroneckerStep& a, const KroneckerStep& b) {
-    return step_work(a) > step_work(b);
-  });
-  double rest = 0;
-  for (const KroneckerStep& step : steps) rest += step_work(step);
-  const double threads = double(torch::stable::get_num_threads());
-  size_t together = 0;
-  while (threads > 1 && together < steps.size() &&
-         step_work(steps[together]) * 2 * threads > rest) {
-    rest -= step_work(steps[together]);
-    run_step_together(steps[together++]);
-  }
-  const KroneckerStep* whole = steps.data() + together;
-  const int64_t count = int64_t(steps.size() - together);
+// Steps that one thread takes whole.
+inline void run_steps_apart(const KroneckerStep* steps, int64_t count, double work) {
   std::vector<StepSizes> sizes;
   int64_t bytes = 0;
   for (int64_t i = 0; i < count; ++i) {
-    sizes.push_back(cpu::kernels().power_iteration.sizes(whole[i], 1));
-    bytes = std::max(bytes, whole_memory(whole[i], sizes.back()).bytes());
+    sizes.push_back(cpu::kernels().power_iteration.sizes(steps[i], 1));
+    bytes = std::max(bytes, whole_memory(steps[i], sizes.back()).bytes());
   }
-  const int64_t workers = worker_count(count, rest);
+  const int64_t workers = worker_count(count, work);
   const Workspace workspace(workers * bytes);
   run_tasks(count, workers, [&](int64_t index, int64_t worker) {
-    run_step_whole(whole[index], sizes[index], workspace.at(worker * bytes));
+    run_step_whole(steps[index], sizes[index], workspace.at(worker * bytes));
   });
 }
 
@@ -173,7 +158,7 @@ inline void inspect_and_run(std::vector<KroneckerStep>& steps, void (*inspect)(C
     KroneckerStep& step = steps[index / 2];
     inspect(index % 2 == 0 ? step.left : step.right);
   });
-  run_steps(steps);
+  share_out(steps, step_work, run_step_together, run_steps_apart);
 }
 
 // Threads take equal ranges of the rows of left, each with a part of right of its own.

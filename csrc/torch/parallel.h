@@ -51,6 +51,25 @@ class Workspace {
 
 inline int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
+// Shares a ragged list between the threads. Items with more than half of a thread's fair share of
+// what is left go to `together(item)`, on all threads at once; the rest, the largest first, to
+// `apart(items, count, work)`, each on one thread. Work is counted in operations.
+template <class Item, class Work, class Together, class Apart>
+void share_out(std::vector<Item>& items, const Work& work, const Together& together,
+               const Apart& apart) {
+  std::sort(items.begin(), items.end(),
+            [&](const Item& a, const Item& b) { return work(a) > work(b); });
+  double rest = 0;
+  for (const Item& item : items) rest += work(item);
+  const double threads = double(torch::stable::get_num_threads());
+  size_t first = 0;
+  for (; threads > 1 && first < items.size() && work(items[first]) * 2 * threads > rest; ++first) {
+    rest -= work(items[first]);
+    together(items[first]);
+  }
+  apart(items.data() + first, int64_t(items.size() - first), rest);
+}
+
 // A problem so large that one thread would keep the others waiting: all of them share its steps.
 template <class Problem>
 void run_job_together(const JobKernel<Problem>& kernel, const Problem& problem) {
@@ -89,22 +108,14 @@ void run_jobs_apart(const JobKernel<Problem>& kernel, const Problem* problems, i
   });
 }
 
-// Solves a ragged list of problems. Those with more than half of a thread's fair share of what is
-// left are shared by all threads, the rest are handed out whole, the largest first.
+// Solves a ragged list of problems.
 template <class Problem>
 void run_jobs(const JobKernel<Problem>& kernel, std::vector<Problem>& problems) {
-  std::sort(problems.begin(), problems.end(),
-            [&](const Problem& a, const Problem& b) { return kernel.work(a) > kernel.work(b); });
-  double rest = 0;
-  for (const Problem& problem : problems) rest += kernel.work(problem);
-  const double threads = double(torch::stable::get_num_threads());
-  size_t together = 0;
-  while (threads > 1 && together < problems.size() &&
-         kernel.work(problems[together]) * 2 * threads > rest) {
-    run_job_together(kernel, problems[together]);
-    rest -= kernel.work(problems[together++]);
-  }
-  run_jobs_apart(kernel, problems.data() + together, int64_t(problems.size() - together), rest);
+  share_out(
+      problems, kernel.work, [&](const Problem& problem) { run_job_together(kernel, problem); },
+      [&](const Problem* rest, int64_t count, double work) {
+        run_jobs_apart(kernel, rest, count, work);
+      });
 }
 
 }  // namespace kronext

@@ -277,8 +277,10 @@ Triples power_iteration_triples(const Tensor left, const Tensor right, const Ten
 }
 
 void power_iteration_list_(std::vector<Tensor> ls, std::vector<Tensor> rs, std::vector<Tensor> gs,
-                           double decay, double weight) {
+                           std::vector<double> decays, std::vector<double> weights) {
   const char* op = "power_iteration_list_";
+  check_scalars(op, "decay", decays, gs.size());
+  check_scalars(op, "weight", weights, gs.size());
   check(ls.size() == gs.size() && rs.size() == gs.size(), op,
         "Ls and Rs must be as long as Gs (got len(Ls)=", ls.size(), ", len(Rs)=", rs.size(),
         ", len(Gs)=", gs.size(), ")");
@@ -301,8 +303,8 @@ void power_iteration_list_(std::vector<Tensor> ls, std::vector<Tensor> rs, std::
           matrix_at(g, g_dtype, gradients.offset(b)), kAbsent, false, 0, 0, 1, nullptr};
       const Matrix left = matrix_at(l, dtype, lefts.offset(b)),
                    right = matrix_at(r, dtype, rights.offset(b));
-      steps.push_back(make_step(samples, left, right, left, right, weight));
-      steps.back().decay = decay;
+      steps.push_back(make_step(samples, left, right, left, right, scalar_at(weights, i)));
+      steps.back().decay = scalar_at(decays, i);
     }
   }
   inspect_and_run(steps, cpu::kernels().power_iteration.inspect_direction);
@@ -332,8 +334,8 @@ STABLE_TORCH_LIBRARY_FRAGMENT(kronext, m) {
       "power_iteration_triples(Tensor left, Tensor right, Tensor image, Tensor turned, *, "
       "float? tol) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def(
-      "power_iteration_list_(Tensor(a!)[] Ls, Tensor(b!)[] Rs, Tensor[] Gs, *, float decay, "
-      "float weight) -> ()");
+      "power_iteration_list_(Tensor(a!)[] Ls, Tensor(b!)[] Rs, Tensor[] Gs, *, float[] decay, "
+      "float[] weight) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(kronext, CPU, m) {

@@ -99,7 +99,12 @@ def power_iteration(
 
 
 def power_iteration_list_(
-    Ls: Sequence[Tensor], Rs: Sequence[Tensor], Gs: Sequence[Tensor], *, decay: float, weight: float
+    Ls: Sequence[Tensor],
+    Rs: Sequence[Tensor],
+    Gs: Sequence[Tensor],
+    *,
+    decay: float | Sequence[float],
+    weight: float | Sequence[float],
 ) -> None:
     """`L <- decay L + weight G R' GT` and `R <- decay R + weight GT L' G` for a ragged list.
 
@@ -112,8 +117,8 @@ def power_iteration_list_(
         Rs: Right factors `(..., n, n)`, likewise, each of the dtype and batch of its left factor.
         Gs: Gradients `(..., m, n)`, float64, float32, bfloat16 or float16, any strides; their batch
             dimensions broadcast to those of the factors.
-        decay: Multiplies the old factors; 0 replaces them.
-        weight: Multiplies the new products.
+        decay: Multiplies the old factors, 0 replaces them; one number, or one for each gradient.
+        weight: Multiplies the new products, likewise.
 
     Raises:
         ValueError: The lists differ in length, or a shape, stride or device does not fit.
@@ -121,11 +126,12 @@ def power_iteration_list_(
 
     Source: arXiv 2406.17748, eq. 4, one step of it for each gradient.
     """
+    numbers = {"decay": lib.scalars(decay), "weight": lib.scalars(weight)}
     if not Gs:
         # The dispatcher finds no device in empty lists.
-        _check_list(Ls, Rs, Gs, decay=decay, weight=weight)
+        _check_list(Ls, Rs, Gs, **numbers)
         return
-    lib.call(_list, _check_list, Ls, Rs, Gs, decay=decay, weight=weight)
+    lib.call(_list, _check_list, Ls, Rs, Gs, **numbers)
 
 
 _NAME = "power_iteration"
@@ -298,11 +304,16 @@ def _like_image_triples(
 
 
 def _check_list(
-    Ls: Sequence[Tensor], Rs: Sequence[Tensor], Gs: Sequence[Tensor], *, decay: float, weight: float
+    Ls: Sequence[Tensor],
+    Rs: Sequence[Tensor],
+    Gs: Sequence[Tensor],
+    *,
+    decay: Sequence[float],
+    weight: Sequence[float],
 ) -> None:
     op = "power_iteration_list_"
-    lib.check_number(op, "decay", decay)
-    lib.check_number(op, "weight", weight)
+    lib.check_scalars(op, "decay", decay, Gs)
+    lib.check_scalars(op, "weight", weight, Gs)
     lib.check_list(op, "Ls", Ls, Gs)
     lib.check_list(op, "Rs", Rs, Gs)
     for L, R, G in zip(Ls, Rs, Gs, strict=True):

@@ -31,8 +31,8 @@ class KroneckerPreconditioner:
     A parameter of two or more dimensions is seen as `out x (in k k)` and cut into blocks of at
     most `block_size` a side; 0-D, 1-D and empty parameters pass through. Factors and roots are
     float32, float64 for float64 parameters. The number of op calls a step depends on the number
-    of devices, dtypes, option sets and step counts among the parameters, not on how many
-    parameters there are. On the hot path the host never waits for an accelerator.
+    of devices, dtypes and option sets among the parameters, not on how many parameters there
+    are. On the hot path the host never waits for an accelerator.
 
     Args:
         params: parameters, or groups `{"params": [...], "preconditioner": {...}}` whose second
@@ -259,7 +259,7 @@ class KroneckerPreconditioner:
     def _update_key(self, index: int) -> tuple[Any, ...]:
         member = self._members[index]
         parameter = member.parameter
-        return parameter.device, parameter.dtype, id(member.options), member.step
+        return parameter.device, parameter.dtype, id(member.options)
 
     def _accumulate(self, bucket: Sequence[int], screened: Screened) -> None:
         members = [self._members[i] for i in bucket]
@@ -268,32 +268,43 @@ class KroneckerPreconditioner:
         lefts: list[Tensor] = []
         rights: list[Tensor] = []
         blocks: list[Tensor] = []
+        decays: list[float] = []
+        weights: list[float] = []
         finite: list[Tensor] = []
         for index, member in zip(bucket, members, strict=True):
             if not member.left:
                 member.create_factors()
             gradient, flag = screened.gradients[index], screened.finite[index]
             assert gradient is not None
+            decay, weight = options.average_weights(member.step)
+            count = len(member.left)
             lefts += member.left
             rights += member.right
             blocks += member.blocks(gradient)
+            decays += [decay] * count
+            weights += [weight] * count
             if flag is not None:
-                finite += [flag] * len(member.left)
-        decay, weight = options.average_weights(members[0].step)
-        if finite and decay != 1:
+                finite += [flag] * count
+        if finite:
             # The gradient is zero where it was not finite; to leave the factor as it was its decay
             # must be 1, which only the device knows.
-            decays = torch.stack(finite).to(lefts[0].dtype).mul_(decay - 1).add_(1).unbind()
-            torch._foreach_mul_(lefts, decays)
-            torch._foreach_mul_(rights, decays)
-            decay = 1.0
-        estimators.accumulate(options, lefts, rights, blocks, decay=decay, weight=weight)
+            flags = torch.stack(finite).to(lefts[0].dtype)
+            scales = torch.tensor(decays, dtype=flags.dtype, device=flags.device)
+            masked = (flags * (scales - 1) + 1).unbind()
+            torch._foreach_mul_(lefts, masked)
+            torch._foreach_mul_(rights, masked)
+            decays = [1.0] * len(lefts)
+        estimators.accumulate(options, lefts, rights, blocks, decay=decays, weight=weights)
 
     def _refresh_roots(self, bucket: Sequence[int]) -> int:
-        members = [self._members[i] for i in bucket]
-        options = members[0].options
+        options = self._members[bucket[0]].options
         assert options is not None
-        if not options.refreshes_roots(members[0].step):
+        members = [
+            member
+            for member in (self._members[i] for i in bucket)
+            if options.refreshes_roots(member.step)
+        ]
+        if not members:
             return 0
         for member in members:
             if not member.is_ready:

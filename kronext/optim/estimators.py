@@ -28,8 +28,8 @@ def accumulate(
     rights: Sequence[Tensor],
     gradients: Sequence[Tensor],
     *,
-    decay: float,
-    weight: float,
+    decay: Sequence[float],
+    weight: Sequence[float],
 ) -> None:
     """Fold one gradient into each pair of factors, in place, by one list op."""
     update = ops.power_iteration_list_ if options.estimator == "optimal" else ops.outer_update_list_

@@ -76,6 +76,17 @@ def test_list_equals_single_calls_bit_for_bit() -> None:
     ops.power_iteration_list_([], [], [], decay=DECAY, weight=WEIGHT)
 
 
+def test_online_numbers_for_each_gradient() -> None:
+    Gs = [normal(4, 5), normal(33, 20, seed=1)]
+    listed = [[torch.eye(len(G)) for G in Gs], [torch.eye(G.shape[1]) for G in Gs]]
+    single = [[factor.clone() for factor in side] for side in listed]
+    ops.power_iteration_list_(*listed, Gs, decay=[0.5, 0.9], weight=[1.0, 2.0])
+    for i, numbers in enumerate([{"decay": 0.5, "weight": 1.0}, {"decay": 0.9, "weight": 2.0}]):
+        ops.power_iteration_list_([single[0][i]], [single[1][i]], [Gs[i]], **numbers)
+        assert torch.equal(listed[0][i], single[0][i])
+        assert torch.equal(listed[1][i], single[1][i])
+
+
 def test_online_batches_zero_decay_and_other_scales() -> None:
     L, R = zeros(5, 6, 3)
     G = normal(5, 6)
@@ -116,7 +127,7 @@ def test_no_graph_is_recorded() -> None:
 def test_opcheck(device: str) -> None:
     L, R = (t.to(device) for t in zeros(4, 5, 3))
     given = ([L], [R], [normal(3, 4, 5).to(device)])
-    options = {"decay": DECAY, "weight": WEIGHT}
+    options = {"decay": [DECAY], "weight": [WEIGHT]}
     opcheck(torch.ops.kronext.power_iteration_list_.default, given, options)
 
 

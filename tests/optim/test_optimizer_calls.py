@@ -86,6 +86,21 @@ def test_calls_do_not_grow_with_the_parameters(
 
 
 @pytest.mark.parametrize("make", MAKERS)
+def test_parameters_of_different_step_counts_share_the_ops(make: str) -> None:
+    """As experts of a mixture do, some parameters see fewer gradients than others."""
+    params = [nn.Parameter(normal(5, 7, seed=k)) for k in range(6)]
+    optimizer = MAKERS[make](params)
+    for step in range(4):
+        for k, parameter in enumerate(params):
+            parameter.grad = normal(5, 7, seed=step) if k <= step or step == 3 else None
+        with OpCounter() as counter:
+            optimizer.step()
+    engine = optimizer.engine  # type: ignore[attr-defined]
+    assert len(set(engine.steps)) > 1, "this test is about different step counts"
+    assert sum(n for name, n in counter.calls.items() if name.startswith("kronext.")) <= 3
+
+
+@pytest.mark.parametrize("make", MAKERS)
 def test_the_host_reads_nothing_where_that_would_wait(
     make: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
