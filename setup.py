@@ -19,22 +19,18 @@ class CMakeBuild(build_ext):
     def run(self) -> None:
         """Configures, builds, and installs next to the Python sources or into the wheel."""
         cmake = shutil.which("cmake") or _fail("cmake (pip install cmake)")
+        ninja = shutil.which("ninja") or _fail("ninja (pip install ninja)")
         if not (shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")):
             _fail("a C++20 compiler (on Debian: apt-get install g++)")
         tree = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
         target = ROOT if self.inplace else Path(self.build_lib).resolve()
-        version = self.distribution.get_version()
-        self._call(
-            cmake,
-            "-S",
-            ROOT,
-            "-B",
-            tree,
-            "-G",
-            "Ninja",
-            f"-DPython_EXECUTABLE={sys.executable}",
-            f"-DKRONEXT_VERSION={version}",
-        )
+        settings = {
+            "CMAKE_MAKE_PROGRAM": ninja,
+            "KRONEXT_VERSION": self.distribution.get_version(),
+            "Python_EXECUTABLE": sys.executable,
+        }
+        definitions = [f"-D{name}={value}" for name, value in settings.items()]
+        self._call(cmake, "-S", ROOT, "-B", tree, "-G", "Ninja", *definitions)
         self._call(cmake, "--build", tree)
         self._call(cmake, "--install", tree, "--prefix", target)
 

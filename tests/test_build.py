@@ -96,3 +96,9 @@ def test_an_unknown_capability_is_a_clear_error() -> None:
     result = python("-c", "import kronext; kronext.build_info()", KRONEXT_CPU_CAPABILITY="sse9")
     assert result.returncode != 0
     assert "must be portable, avx2 or avx512 (got KRONEXT_CPU_CAPABILITY=sse9)" in result.stderr
+
+
+def test_ops_that_are_not_built_are_a_clear_error() -> None:
+    code = "from kronext.ops import _library; _library._load(_library.Path('nowhere.so'))"
+    result = python("-c", code)
+    assert "ImportError: kronext: the compiled ops must be built" in result.stderr

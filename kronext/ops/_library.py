@@ -12,7 +12,18 @@ from torch import Tensor
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 FACTOR = (torch.float32, torch.float64)
 
-torch.ops.load_library(str(Path(__file__).parents[1] / "_C_cpu.so"))
+
+def _load(path: Path) -> None:
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        raise ImportError(
+            f"kronext: the compiled ops must be built and fit this torch (got {error}); build them "
+            "with: pip install --no-build-isolation ."
+        ) from error
+
+
+_load(Path(__file__).parents[1] / "_C_cpu.so")
 
 
 def call(op: Callable[..., Any], check: Callable[..., object], *args: Any, **kwargs: Any) -> Any:
