@@ -50,9 +50,12 @@ struct GroupLayout {
   // Multiplications of a sample: formed, then both sides; or both sides through M_s, padding
   // included.
   bool forming_costs_less(int64_t rows) const {
-    const double m = double(dim[0]), n = double(dim[1]),
-                 padded = double(rows) / double(block_samples);
-    const double formed = m * n * double(positions) + 1.5 * m * n * (m + n);
+    const double m = double(dim[0]), n = double(dim[1]);
+    const double padded_m = double(round_up<int64_t>(dim[0], kLanes<T>));
+    const double padded_n = double(round_up<int64_t>(dim[1], kLanes<T>));
+    const double padded = double(rows) / double(block_samples);
+    const double formed =
+        m * n * double(positions) + padded_m * n * n + padded_n * m * m + 0.5 * m * n * (m + n);
     const double kept = padded * (1.5 * (m * m + n * n) + 2.0 * double(rows) * (m + n));
     return formed < kept;
   }
