@@ -12,7 +12,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
-    except (FileNotFoundError, ImportError, ValueError) as error:
+    except (EOFError, ImportError, OSError, ValueError) as error:
         print(f"kronext {options.command}: {error}")
         return 2
 

@@ -98,6 +98,15 @@ def assert_symmetric(matrix: Tensor, what: str = "result") -> None:
     assert torch.equal(matrix, matrix.mT), f"{what} is not symmetric bit for bit"
 
 
+def assert_autograd_notices(write: Callable[[Tensor], Any], tensor: Tensor) -> None:
+    """An op that writes in place must invalidate what autograd saved."""
+    x = torch.ones_like(tensor, requires_grad=True)
+    saved = (x * tensor).sum()
+    write(tensor)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        saved.backward()
+
+
 def assert_refused(
     call: Callable[[], Any], error: type[Exception], message: str, untouched: Sequence[Tensor] = ()
 ) -> None:

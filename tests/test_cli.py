@@ -132,6 +132,12 @@ def test_bad_arguments_are_explained(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["demo", "--data", missing, "--output", str(tmp_path / "o")]) == 2
     assert "path must exist" in capsys.readouterr().out
     assert not (tmp_path / "o").exists(), "nothing may be written before the data are there"
+    (tmp_path / "file").touch()
+    assert main(["demo", "--output", str(tmp_path / "file")]) == 2
+    assert main(["demo", "--data", str(tmp_path / "file")]) == 2
+    diverging = ["demo", "--lr", "1e30", "--steps", "3", "--optimizers", "adamw"]
+    assert main([*diverging, "--output", str(tmp_path / "d")]) == 2
+    assert "finite loss" in capsys.readouterr().out
     for bad in (["demo", "--steps", "0"], ["demo", "--optimizers", "adam"], ["nothing"], []):
         with pytest.raises(SystemExit) as caught:
             main(bad)

@@ -28,11 +28,11 @@ Capability choose() {
   for (Capability c : {Capability::kPortable, Capability::kAvx2, Capability::kAvx512}) {
     if (wanted != name_of(c)) continue;
     if (c <= detected_capability()) return c;
-    throw std::runtime_error("kronext: this machine runs CPU capabilities up to " +
-                             std::string(name_of(detected_capability())) +
-                             " (got KRONEXT_CPU_CAPABILITY=" + wanted + ")");
+    throw std::invalid_argument("kronext: this machine runs CPU capabilities up to " +
+                                std::string(name_of(detected_capability())) +
+                                " (got KRONEXT_CPU_CAPABILITY=" + wanted + ")");
   }
-  throw std::runtime_error(
+  throw std::invalid_argument(
       "kronext: KRONEXT_CPU_CAPABILITY must be portable, avx2 or avx512 (got "
       "KRONEXT_CPU_CAPABILITY=" +
       wanted + ")");

@@ -7,7 +7,7 @@ enum class Capability { kPortable, kAvx2, kAvx512 };
 
 // The best set that this machine runs and this build holds, or the lower one that the environment
 // variable KRONEXT_CPU_CAPABILITY names (portable, avx2, avx512). Decided once per process; throws
-// std::runtime_error for a name that is unknown or beyond this machine.
+// std::invalid_argument for a name that is unknown or beyond this machine.
 Capability capability();
 Capability detected_capability();
 const char* name_of(Capability capability);

@@ -4,6 +4,8 @@
 #include "csrc/cpu/outer.h"
 #include "csrc/cpu/power_iteration.h"
 #include "csrc/cpu/precondition.h"
+#include "csrc/cpu/similarity.h"
+#include "csrc/cpu/warm_start.h"
 
 namespace kronext::cpu::KRONEXT_CPU {
 
@@ -13,6 +15,8 @@ extern const Kernels kKernels{
     .outer = kOuter,
     .power_iteration = kPowerIteration,
     .precondition = kPrecondition,
+    .similarity = kSimilarity,
+    .warm_start = kWarmStart,
 };
 
 }  // namespace kronext::cpu::KRONEXT_CPU

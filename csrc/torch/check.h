@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
+#include <cmath>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -97,12 +98,33 @@ inline void check_dense(const char* op, std::string_view name, const Tensor& t) 
   }
 }
 
+inline void check_finite(const char* op, std::string_view name, double value) {
+  check(std::isfinite(value), op, name, " must be finite (got ", name, "=", value, ")");
+}
+
 // One number for a whole list, or one for each entry.
 inline void check_scalars(const char* op, std::string_view name, const std::vector<double>& values,
                           size_t length) {
   check(values.size() == 1 || values.size() == length, op, name,
         " must be one number, or one for each gradient (got len(", name, ")=", values.size(),
         ", len(Gs)=", length, ")");
+  for (double value : values) check_finite(op, name, value);
+}
+
+// Matrices that are written in place must not share memory, whichever tensors they belong to.
+inline void check_disjoint(const char* op, std::vector<Matrix> written) {
+  const auto begin = [](const Matrix& m) { return static_cast<const char*>(m.data); };
+  const auto bytes = [](const Matrix& m) {
+    return m.rows * m.columns * (m.dtype == Dtype::kFloat64 ? 8 : 4);
+  };
+  std::sort(written.begin(), written.end(),
+            [&](const Matrix& a, const Matrix& b) { return begin(a) < begin(b); });
+  for (size_t i = 1; i < written.size(); ++i) {
+    const Matrix &previous = written[i - 1], &next = written[i];
+    check(bytes(next) == 0 || begin(previous) + bytes(previous) <= begin(next), op,
+          "factors that are written in place must not share memory (got two matrices of ",
+          previous.rows, " and ", next.rows, " rows on the same memory)");
+  }
 }
 
 inline double scalar_at(const std::vector<double>& values, size_t index) {

@@ -34,13 +34,22 @@ void add_sides(const char* op, const char* name, const Tensor& factor, const Ten
   }
 }
 
+void update(const char* op, std::vector<OuterSide>& sides) {
+  std::vector<Matrix> factors;
+  for (const OuterSide& side : sides) factors.push_back(side.factor);
+  check_disjoint(op, std::move(factors));
+  run_jobs(cpu::kernels().outer, sides);
+}
+
 void outer_update_(std::optional<Tensor> l, std::optional<Tensor> r, const Tensor g, double decay,
                    double weight) {
   std::vector<OuterSide> sides;
   check(l || r, "outer_update_", "L or R must be given (got L=None, R=None)");
+  check_finite("outer_update_", "decay", decay);
+  check_finite("outer_update_", "weight", weight);
   if (l) add_sides("outer_update_", "L", *l, g, true, decay, weight, sides);
   if (r) add_sides("outer_update_", "R", *r, g, false, decay, weight, sides);
-  run_jobs(cpu::kernels().outer, sides);
+  update("outer_update_", sides);
 }
 
 void outer_update_list_(std::vector<Tensor> ls, std::vector<Tensor> rs, std::vector<Tensor> gs,
@@ -61,7 +70,7 @@ void outer_update_list_(std::vector<Tensor> ls, std::vector<Tensor> rs, std::vec
     if (!ls.empty()) add_sides(op, "L", ls[i], gs[i], true, decay, weight, sides);
     if (!rs.empty()) add_sides(op, "R", rs[i], gs[i], false, decay, weight, sides);
   }
-  run_jobs(cpu::kernels().outer, sides);
+  update(op, sides);
 }
 
 }  // namespace

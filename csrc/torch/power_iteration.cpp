@@ -307,6 +307,12 @@ void power_iteration_list_(std::vector<Tensor> ls, std::vector<Tensor> rs, std::
       steps.back().decay = scalar_at(decays, i);
     }
   }
+  std::vector<Matrix> factors;
+  for (const KroneckerStep& step : steps) {
+    factors.push_back(step.left.out);
+    factors.push_back(step.right.out);
+  }
+  check_disjoint(op, std::move(factors));
   inspect_and_run(steps, cpu::kernels().power_iteration.inspect_direction);
 }
 

@@ -72,7 +72,12 @@ def _tune(name: str, data: Digits, settings: Settings, progress: Progress) -> Ru
         progress.advance(task)
 
     runs = [train(name, rate, data, settings, on_step) for rate in rates]
-    return min(runs, key=lambda run: run.losses[-1] if isfinite(run.losses[-1]) else inf)
+    best = min(runs, key=lambda run: run.losses[-1] if isfinite(run.losses[-1]) else inf)
+    if not isfinite(best.losses[-1]):
+        raise ValueError(
+            f"{name} must end with a finite loss at one learning rate (got lr={rates})"
+        )
+    return best
 
 
 def _probe(

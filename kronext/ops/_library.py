@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -39,9 +40,26 @@ def call(op: Callable[..., Any], check: Callable[..., object], *args: Any, **kwa
     try:
         with torch.no_grad():
             return op(*args, **kwargs)
-    except RuntimeError:
+    except RuntimeError as error:
         check(*args, **kwargs)
+        if re.match(r"[a-z_]+: .*\(got ", str(error)):
+            raise ValueError(str(error)) from None
         raise
+
+
+def call_in_place(
+    op: Callable[..., Any],
+    check: Callable[..., object],
+    written: Sequence[Tensor | None],
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """`call` for an op that writes to `written`: autograd then knows that saved values are gone."""
+    result = call(op, check, *args, **kwargs)
+    if not torch.compiler.is_compiling():
+        changed = [t for t in written if t is not None and not t.is_inference()]
+        torch.autograd.graph.increment_version(changed)
+    return result
 
 
 def refuse(op: str, expectation: str, **got: object) -> NoReturn:

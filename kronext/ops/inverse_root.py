@@ -51,7 +51,8 @@ def eigh(A: Tensor, *, basis: Tensor | None = None) -> Eigh:
     Returns:
         `Eigh(values (..., n), vectors (..., n, n) in columns, info (...) int32)`. `info` is 0 where
         the decomposition is done, 1 where `A` held a NaN or an infinity, 2 where no solver
-        converged; where it is not 0, values are 1 and vectors the identity. The op never reads it.
+        converged or a result does not fit the dtype; where it is not 0, values are 1 and vectors the
+        identity. The op never reads it.
 
     Raises:
         ValueError: A shape or device does not fit.
@@ -158,7 +159,7 @@ def inverse_root_(
         TypeError: A dtype or an argument type does not fit.
     """
     options = {"eps": eps, "relative_eps": relative_eps, "basis": basis}
-    info: Tensor = lib.call(_root_, _check_root_, out, A, root, **options)
+    info: Tensor = lib.call_in_place(_root_, _check_root_, (out,), out, A, root, **options)
     return info
 
 
@@ -191,7 +192,7 @@ def inverse_root_list_(
     options: dict[str, Any] = {"eps": eps, "relative_eps": relative_eps, "bases": bases or []}
     if not As:
         return _check_root_list_(outs, As, root, **options)
-    info: Tensor = lib.call(_list_, _check_root_list_, outs, As, root, **options)
+    info: Tensor = lib.call_in_place(_list_, _check_root_list_, outs, outs, As, root, **options)
     return info
 
 

@@ -36,7 +36,7 @@ def outer_update_(
 
     Source: arXiv 2406.17748, Section 2 (Shampoo); Proposition 1.
     """
-    lib.call(_op, _check, L, R, G, decay=decay, weight=weight)
+    lib.call_in_place(_op, _check, (L, R), L, R, G, decay=decay, weight=weight)
 
 
 def outer_update_list_(
@@ -81,7 +81,9 @@ def outer_update_list_(
             "weight": weights if len(weights) == 1 else [weights[i] for i in indices],
         }
         gradients = [Gs[i] for i in indices]
-        lib.call(_op_list, _check_list, group_left, group_right, gradients, **numbers)
+        written = [*group_left, *group_right]
+        lists = (group_left, group_right, gradients)
+        lib.call_in_place(_op_list, _check_list, written, *lists, **numbers)
 
 
 def _check(L: Tensor | None, R: Tensor | None, G: Tensor, *, decay: float, weight: float) -> None:

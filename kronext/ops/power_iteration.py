@@ -131,7 +131,7 @@ def power_iteration_list_(
         # The dispatcher finds no device in empty lists.
         _check_list(Ls, Rs, Gs, **numbers)
         return
-    lib.call(_list, _check_list, Ls, Rs, Gs, **numbers)
+    lib.call_in_place(_list, _check_list, [*Ls, *Rs], Ls, Rs, Gs, **numbers)
 
 
 _NAME = "power_iteration"

@@ -48,7 +48,8 @@ def precondition_list(
         One new tensor for each gradient.
 
     Raises:
-        ValueError: The lists differ in length, or a shape or device does not fit.
+        ValueError: The lists differ in length, a shape or device does not fit, or both factors of
+            a gradient are None.
         TypeError: A dtype or an argument type does not fit.
 
     Source: arXiv 2406.17748, Section 2.

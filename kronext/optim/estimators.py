@@ -50,8 +50,8 @@ def scales(options: Options, lefts: list[Tensor], rights: list[Tensor]) -> Tenso
             # The 1-norm of a diagonal that cannot be negative is the trace, for all in one call.
             inverse = torch.stack(torch._foreach_norm([left.diagonal() for left in lefts], 1))
         case "optimal":
-            left_norms = torch.stack(torch._foreach_norm(lefts))
-            right_norms = torch.stack(torch._foreach_norm(rights))
-            # Two square roots: the product of the norms could leave float32.
-            inverse = left_norms.sqrt() * right_norms.sqrt()
-    return inverse**options.exponent
+            # The squares of float32 entries, and the product of the norms, could leave float32.
+            left_norms = torch.stack(torch._foreach_norm(lefts, 2, torch.float64))
+            right_norms = torch.stack(torch._foreach_norm(rights, 2, torch.float64))
+            inverse = (left_norms * right_norms).sqrt()
+    return (inverse**options.exponent).to(lefts[0].dtype)

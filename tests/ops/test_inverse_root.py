@@ -7,6 +7,7 @@ import torch
 from helpers import (
     DEVICES,
     FACTOR,
+    assert_autograd_notices,
     assert_refused,
     assert_symmetric,
     name,
@@ -182,6 +183,22 @@ def test_a_failed_matrix_is_reported_and_does_not_disturb_its_neighbours(
             assert torch.equal(result.root[index], clean.root[index]), f"n={n}, neighbour {index}"
 
 
+def test_results_that_do_not_fit_their_dtype_are_failures() -> None:
+    """Not an infinity that calls itself done."""
+    for n in (1, 5, 40, 300):
+        tiny = torch.eye(n) * 1e-20
+        assert int(ops.inverse_root(tiny, 0.5).info) == 2, f"n={n}"
+        assert torch.equal(ops.inverse_root(tiny, 0.5).root, torch.eye(n))
+        out = torch.full((n, n), 7.0)
+        assert int(ops.inverse_root_(out, tiny, 0.5)) == 2
+        assert (out == 7).all(), f"n={n}: the old root was overwritten"
+        assert int(ops.inverse_root(tiny, 2).info) == 0
+    huge = torch.full((40, 40), 3e38)
+    assert int(ops.eigh(huge).info) == 2
+    assert int(ops.inverse_root_(torch.zeros(40, 40), huge, 4, eps=1.0)) == 0
+    assert int(ops.inverse_root(torch.full((40, 40), 1.7e308, dtype=torch.float64), 4).info) != 0
+
+
 def test_only_the_lower_triangle_is_read() -> None:
     for n in (2, 20, 70, 260):
         A = with_condition(n, 10, batch=(2,))
@@ -266,6 +283,10 @@ def test_no_graph_is_recorded() -> None:
     result = ops.inverse_root(A, 4)
     assert not any(t.requires_grad for t in result)
     assert not any(t.requires_grad for t in ops.eigh(A))
+    assert_autograd_notices(lambda out: ops.inverse_root_(out, torch.eye(5), 4), torch.zeros(5, 5))
+    assert_autograd_notices(
+        lambda out: ops.inverse_root_list_([out], [torch.eye(5)], 4), torch.zeros(5, 5)
+    )
 
 
 @pytest.mark.parametrize("device", DEVICES)
