@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint format clean
+.PHONY: help setup build demo test other-torch lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,12 @@ demo: build  ## train on real digits with AdamW and every estimator; writes plot
 test: build  ## the whole test suite: Python, every CPU capability, C++ host tests
 	$(BIN)/python -m pytest
 
+OTHER_TORCH ?= 2.14.1
+other-torch: build  ## the same native modules under another torch release (downloads it: gigabytes)
+	test -x build/other-torch/bin/python || $(PYTHON) -m venv build/other-torch
+	build/other-torch/bin/python -m pip install --quiet torch==$(OTHER_TORCH) numpy pytest
+	PYTHONPATH=. build/other-torch/bin/python -m pytest tests/ops tests/optim tests/curvature
+
 lint: build  ## ruff, mypy --strict, clang-format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,3 +51,17 @@ format:  ## rewrite the sources in the project's format
 
 clean:  ## remove everything that is not tracked by git, the virtual environment too
 	rm -rf $(VENV) build dist *.egg-info kronext/*.so demo-output
+
+# What needs nvcc is checked where nvcc is; its disassemblers come from the package index.
+$(VENV)/.kernel-tools: $(VENV)/.ready
+	! command -v nvcc >/dev/null || $(PIP) install nvidia-cuda-cuobjdump==13.2.51 nvidia-cuda-nvdisasm==13.2.51
+	touch $@
+
+test: $(VENV)/.kernel-tools
+
+.PHONY: sanitize kernels-check
+sanitize: build  ## the emulated CUDA kernels under ASan and TSan, and mutants of them
+	$(BIN)/python -m pytest tests/emulator -m sanitize
+
+kernels-check: build $(VENV)/.kernel-tools  ## compile the CUDA kernels, hold their code to rules, write docs/kernels.md
+	$(BIN)/python tests/kernels/kernel_check.py

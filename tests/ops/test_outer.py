@@ -10,44 +10,19 @@ from helpers import (
     FLOATING,
     SHAPES,
     assert_accurate,
+    assert_autograd_notices,
     assert_refused,
-    assert_symmetric,
     name,
     normal,
     sliced,
     symmetric,
     transposed_memory,
 )
+from outer_cases import DECAY, WEIGHT, check_update, factors
 from torch import Tensor
 from torch.library import opcheck
 
-from kronext import ops, reference
-
-DECAY, WEIGHT = 0.9, 0.25
-
-
-def factors(*shape: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    *batch, m, n = shape
-    return symmetric(*batch, m, m, dtype=dtype, seed=1), symmetric(
-        *batch, n, n, dtype=dtype, seed=2
-    )
-
-
-def plain(L: Tensor, R: Tensor, G: Tensor, decay: float, weight: float) -> tuple[Tensor, Tensor]:
-    """The same computation in torch, in the dtype that the op computes in."""
-    G = G.to(torch.promote_types(L.dtype, G.dtype))
-    return decay * L + weight * (G @ G.mT), decay * R + weight * (G.mT @ G)
-
-
-def check_update(
-    G: Tensor, L: Tensor, R: Tensor, decay: float = DECAY, weight: float = WEIGHT
-) -> None:
-    expected = reference.outer_update(L, R, G, decay=decay, weight=weight)
-    torch_result = plain(L, R, G, decay, weight)
-    ops.outer_update_(L, R, G, decay=decay, weight=weight)
-    for side, result, oracle, naive in zip("LR", (L, R), expected, torch_result, strict=True):
-        assert_accurate(result, oracle, naive, side)
-        assert_symmetric(result, side)
+from kronext import ops
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -56,7 +31,7 @@ def check_update(
 def test_values_of_every_shape(dtype: torch.dtype, factor_dtype: torch.dtype, device: str) -> None:
     for m, n in SHAPES:
         L, R = (f.to(device) for f in factors(m, n, dtype=factor_dtype))
-        check_update(normal(m, n, dtype=dtype).to(device), L, R)
+        check_update(ops.outer_update_, normal(m, n, dtype=dtype).to(device), L, R)
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=name)
@@ -64,14 +39,14 @@ def test_values_of_every_shape(dtype: torch.dtype, factor_dtype: torch.dtype, de
 def test_strided_gradients(view, dtype: torch.dtype) -> None:
     for m, n in [(5, 7), (33, 17), (64, 70)]:
         L, R = factors(m, n)
-        check_update(view(normal(m, n, dtype=dtype)), L, R)
+        check_update(ops.outer_update_, view(normal(m, n, dtype=dtype)), L, R)
 
 
 def test_batch_dimensions_broadcast_from_gradient_to_factor() -> None:
     L, R = factors(3, 2, 17, 9)
-    check_update(normal(2, 17, 9), L, R)
-    check_update(normal(1, 17, 9).expand(3, 2, 17, 9), L, R)
-    check_update(normal(3, 2, 9, 17).mT, L, R)
+    check_update(ops.outer_update_, normal(2, 17, 9), L, R)
+    check_update(ops.outer_update_, normal(1, 17, 9).expand(3, 2, 17, 9), L, R)
+    check_update(ops.outer_update_, normal(3, 2, 9, 17).mT, L, R)
 
 
 def test_factors_inside_a_larger_buffer() -> None:
@@ -195,6 +170,33 @@ def test_no_graph_is_recorded() -> None:
     ops.outer_update_(L, None, G, decay=1.0, weight=1.0)
     assert L.is_leaf
     assert L.grad_fn is None
+    numbers = {"decay": 0.0, "weight": 1.0}
+    assert_autograd_notices(
+        lambda L: ops.outer_update_(L, None, torch.ones(4, 5), **numbers), torch.eye(4)
+    )
+    assert_autograd_notices(
+        lambda R: ops.outer_update_list_(None, [R], [torch.ones(4, 5)], **numbers), torch.eye(5)
+    )
+
+
+def test_factors_that_share_memory_are_refused() -> None:
+    numbers = {"decay": 1.0, "weight": 1.0}
+    overlapping = torch.zeros(20).as_strided((2, 4, 4), (4, 4, 1))
+    message = "must not share memory"
+    assert_refused(
+        lambda: ops.outer_update_(overlapping, None, torch.ones(2, 4, 5), **numbers),
+        ValueError,
+        message,
+        [overlapping],
+    )
+    square, G = torch.zeros(4, 4), torch.ones(4, 4)
+    for Ls, Rs in (([square], [square]), ([square, square], None)):
+        assert_refused(
+            lambda Ls=Ls, Rs=Rs: ops.outer_update_list_(Ls, Rs, [G] * len(Ls), **numbers),
+            ValueError,
+            message,
+            [square],
+        )
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -211,7 +213,7 @@ def test_opcheck(device: str) -> None:
 def test_compiles_to_one_graph() -> None:
     def step(L: Tensor, R: Tensor, G: Tensor) -> Tensor:
         ops.outer_update_(L, R, G * 2, decay=DECAY, weight=WEIGHT)
-        ops.outer_update_list_([L, None], [R, R], [G, G], decay=DECAY, weight=WEIGHT)
+        ops.outer_update_list_([L], [None], [G], decay=DECAY, weight=WEIGHT)
         return L.trace() + R.trace()
 
     G = normal(6, 9)
@@ -234,6 +236,7 @@ BAD = [
     ({"G": torch.zeros(3, 4, 5)}, ValueError, "the batch dimensions of G must"),
     ({"L": None, "R": None}, ValueError, "L or R must be given"),
     ({"decay": "a"}, TypeError, "decay must be a number"),
+    ({"weight": float("nan")}, ValueError, "weight must be finite"),
     ({"R": torch.zeros(5, 5, device="meta")}, ValueError, "tensors must be on one device"),
 ]
 

@@ -1,0 +1,79 @@
+// C <- decay C + weight X XT for a ragged list of sides (csrc/core/outer.h), on a stream.
+//
+// A caller plans once for the shapes of its list, then for each call fills the table, copies it to
+// the device and launches. Nothing here allocates, synchronises or looks at device data, so all of
+// it may be captured into a CUDA graph (from pinned memory that lives as long as the graph).
+//
+// One launch serves all sides of one arithmetic:
+//   bfloat16, float16   tensor cores, products exact, float32 sums
+//   float32             tensor cores on bfloat16 parts of each number: three ("highest": as
+//   accurate as
+//                       float32), two ("high": x is rounded to 16 bits, its Gram matrix stays
+//                       positive semi-definite), or one ("medium")
+//   float64             ordinary units; also where only x or only the factor is float64
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <vector>
+
+#include "csrc/core/outer.h"
+#include "csrc/core/outer_schedule.h"
+
+namespace kronext::cuda {
+
+enum class MatmulPrecision { kHighest, kHigh, kMedium };
+
+// Small tiles waste less on small matrices, large ones read shared memory less often.
+enum class TileSize { kFastest, kSmall, kLarge };
+
+struct DeviceShape {
+  int multiprocessors;
+  int shared_bytes;  // of one multiprocessor
+};
+
+// The kernels that are built.
+enum class OuterKernel {
+  kBFloat16Small,
+  kBFloat16Large,
+  kFloat16Small,
+  kFloat16Large,
+  kOnePartSmall,
+  kOnePartLarge,
+  kTwoPartsSmall,
+  kTwoPartsLarge,
+  kThreePartsSmall,
+  kThreePartsLarge,
+  kDouble,
+};
+
+struct OuterGroup {
+  OuterKernel kernel;
+  std::vector<int64_t> sides;   // one for each tile grid
+  std::vector<int64_t> second;  // the side that shares its x, or -1
+  std::vector<TileGrid> grids;
+  std::vector<OuterCut> cuts;
+  int64_t tasks_at, cuts_at;         // bytes into the table
+  int64_t partials_at, counters_at;  // bytes into the workspace
+  int64_t counters_bytes;
+};
+
+struct OuterPlan {
+  std::vector<OuterGroup> groups;  // one launch each
+  int64_t table_bytes = 0;
+  int64_t workspace_bytes = 0;
+};
+
+// Reads dtypes, sizes and strides, and which neighbours in the list share their memory: a small
+// 16-bit gradient whose two sides follow each other is read once for both.
+OuterPlan plan_outer(const OuterSide* sides, int64_t count, MatmulPrecision precision,
+                     const DeviceShape& device, TileSize tiles = TileSize::kFastest);
+
+// Writes plan.table_bytes to `table`, host memory aligned to 16 bytes.
+void fill_outer_table(const OuterPlan& plan, const OuterSide* sides, void* table);
+
+// `table` and `workspace` are device memory, aligned to 256 bytes.
+cudaError_t outer_update(const OuterPlan& plan, const void* table, void* workspace,
+                         cudaStream_t stream);
+
+}  // namespace kronext::cuda
