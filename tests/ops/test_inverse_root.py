@@ -372,3 +372,50 @@ def test_warm_start_changes_nothing_but_the_cost() -> None:
                 error = relative_error(result.root[index], oracle[index])
                 assert error <= 1e-5, f"n={n}, {label} basis: error {error:.1e}"
             assert orthogonality(result.basis) <= 2e-7 * n, f"n={n}, {label} basis"
+
+
+@pytest.mark.parametrize(("root", "options"), [(4, {}), (2, {"relative_eps": 1e-3}), (1, {})])
+def test_a_near_basis_is_used_where_only_the_root_is_wanted(
+    root: float, options: dict[str, float]
+) -> None:
+    """Other bits than the cold call's show that it was used; the bound holds all the same."""
+    for n in (100, 200, 300):
+        A = with_condition(n, 1e4, seed=n)
+        step = normal(n, n, seed=n + 1)
+        later = (
+            0.999 * A
+            + 0.001 * (step * A.diagonal().sqrt()) @ (step.mT * A.diagonal()[:, None].sqrt()) / n
+        )
+        later = (later + later.mT) / 2
+        basis = ops.eigh(A).vectors
+        cold, warm, listed = (torch.empty_like(A) for _ in range(3))
+        assert int(ops.inverse_root_(cold, later, root, **options)) == 0
+        assert int(ops.inverse_root_(warm, later, root, basis=basis, **options)) == 0
+        ops.inverse_root_list_([listed], [later], root, bases=[basis], **options)
+        oracle = reference.inverse_root(later, root, **options)
+        assert relative_error(warm, oracle) <= 1e-5, f"n={n}"
+        assert_symmetric(warm)
+        assert torch.equal(listed, warm), f"n={n}"
+        if options:
+            assert not torch.equal(warm, cold), f"n={n}: the basis was not used"
+
+
+def test_bases_that_are_of_no_use_are_dropped() -> None:
+    """Bit for bit what the cold call gives, and a failed matrix keeps its old root."""
+    for n in (100, 200, 300):
+        A = with_condition(n, 1e6, seed=n)
+        cold = torch.empty_like(A)
+        ops.inverse_root_(cold, A, 4)
+        far = ops.eigh(symmetric(n, n, seed=9)).vectors
+        good = ops.eigh(A).vectors
+        repeated = good[:, [1, *range(1, n)]]
+        useless = [far, torch.zeros_like(A), torch.full_like(A, float("nan")), 2 * good, repeated]
+        for index, basis in enumerate(useless):
+            out = torch.full_like(A, 7.0)
+            assert int(ops.inverse_root_(out, A, 4, basis=basis)) == 0
+            assert torch.equal(out, cold), f"n={n}, basis {index} was used"
+        broken = A.clone()
+        broken[-1, 0] = float("nan")
+        out = torch.full_like(A, 7.0)
+        assert int(ops.inverse_root_(out, broken, 4, basis=good)) == 1
+        assert (out == 7).all(), f"n={n}: the old root was overwritten"
