@@ -45,8 +45,9 @@ def eigh(A: Tensor, *, basis: Tensor | None = None) -> Eigh:
 
     Args:
         A: Shape `(..., n, n)`, float32 or float64; only the lower triangle is read.
-        basis: Eigenvectors of a nearby matrix, the shape and dtype of `A`. A warm start: it changes
-            the cost, never the result's accuracy, and is dropped where it is of no use.
+        basis: Eigenvectors of a nearby matrix, the shape and dtype of `A`. A warm start: it may
+            change the cost, never the result's accuracy, and is dropped where it is of no use. What
+            profits are the in-place forms of `inverse_root`, which give the root alone.
 
     Returns:
         `Eigh(values (..., n), vectors (..., n, n) in columns, info (...) int32)`. `info` is 0 where
@@ -149,7 +150,8 @@ def inverse_root_(
         root: Any number above 0.
         eps: Damping in the units of `A`, at least 0.
         relative_eps: Damping in units of the largest eigenvalue, at least 0.
-        basis: A warm start, see `eigh`.
+        basis: A warm start, see `eigh`: used for few float32 matrices of 96 rows or more and `root`
+            of 1 or more (docs/numerics.md).
 
     Returns:
         `info`, shape `(...)`, int32.
