@@ -52,8 +52,8 @@ def eigh(A: Tensor, *, basis: Tensor | None = None) -> Eigh:
     Returns:
         `Eigh(values (..., n), vectors (..., n, n) in columns, info (...) int32)`. `info` is 0 where
         the decomposition is done, 1 where `A` held a NaN or an infinity, 2 where no solver
-        converged or a result does not fit the dtype; where it is not 0, values are 1 and vectors the
-        identity. The op never reads it.
+        converged or a result does not fit the dtype; where it is not 0, values are 1 and vectors
+        the identity. The op never reads it.
 
     Raises:
         ValueError: A shape or device does not fit.
