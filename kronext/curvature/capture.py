@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from kronext.curvature.losses import LOSSES, Loss, LossName
 
 Labels: TypeAlias = Literal["sampled", "real", "expected"]
+_Sample = TypeVar("_Sample")
 
 
 @contextmanager
@@ -29,7 +30,8 @@ def capture(
     Inside the context, run the model and give its output to `Recording.record`, batch by batch.
     How the examples are split into batches does not matter. The model's parameters, their `.grad`
     and the graph of the output are left as they are, so that the same forward pass may be trained
-    on. Forward passes under `torch.no_grad` are ignored. The hooks go when the context ends.
+    on. Forward passes under `torch.no_grad` are ignored, and so are the second ones that
+    checkpointing makes in the backward pass. The hooks go when the context ends.
 
         with capture(model, "fc1") as recording:
             for x, y in batches:
@@ -40,7 +42,8 @@ def capture(
         model: any module that treats the examples along dimension 0 of its input independently.
         layers: names of `nn.Linear` modules, as in `model.named_modules()`. Their inputs may be
             `(N, ..., in_features)`; everything between counts as positions `T`, and so do further
-            calls of a shared layer.
+            calls of the layer and those of other `nn.Linear` modules that hold the same weight.
+            Uses of the weight outside a module are not seen.
         loss: "cross_entropy" over the last dimension of the output, or "binary_cross_entropy" on
             one logit an example.
         labels: "sampled" draws one label from the model's own distribution (the Gauss-Newton
@@ -53,7 +56,8 @@ def capture(
         A `Recording`; `recording[layer]` is the pair `(D, A)`, also after the context.
 
     Raises:
-        ValueError: an unknown loss or labels, a layer that does not exist.
+        ValueError: an unknown loss or labels, a layer that does not exist, a weight that a module
+            of another type holds too.
         TypeError: a layer that is not linear.
 
     Source: Section 2.1.2 and Section 4 of Morwani et al. 2024.
@@ -68,7 +72,9 @@ def capture(
     with ExitStack() as hooks:
         hooks.enter_context(model.register_forward_pre_hook(recording.begin_forward))
         for name, layer in recording.layers.items():
-            hooks.enter_context(layer.register_forward_hook(recording.hook(name)))
+            for user in _users_of_weight(model, name, layer):
+                hook = user.register_forward_hook(recording.hook(name), with_kwargs=True)
+                hooks.enter_context(hook)
         yield recording
 
 
@@ -97,44 +103,41 @@ class Recording:
             targets: the real labels; not read for sampled and expected ones.
 
         Raises:
-            ValueError: real labels are missing, or a layer was not called with the examples along
-                dimension 0 of its input in the latest forward pass.
+            ValueError: real labels are missing, a layer was not called with the examples along
+                dimension 0 of its input in the latest forward pass, or the output does not depend
+                on what a call of it gave.
         """
         inputs = {name: self._inputs(name, len(output)) for name in self.layers}
-        edges = [edge for name in self.layers for _, edge in self._calls[name]]
         for loss in self._losses(output, targets):
-            # The graph is kept: the caller may want to train on the same forward pass.
-            remaining = iter(torch.autograd.grad(loss, edges, retain_graph=True))
-            for name, A in inputs.items():
-                gradients = [_by_example(next(remaining)) for _ in self._calls[name]]
-                self._samples[name].append((torch.cat(gradients, 1), A))
+            for name, D in self._output_gradients(loss).items():
+                self._samples[name].append((D, inputs[name]))
         self._calls = {}
 
     def __getitem__(self, layer: str) -> tuple[Tensor, Tensor]:
         """`(D, A)` of a layer: output gradients `(S, T, m)` and inputs `(S, T, n)`."""
-        samples = self._samples[layer]
-        if not samples:
-            raise ValueError(f"capture: record must come before reading (got layer={layer!r})")
-        D, A = zip(*samples, strict=True)
+        D, A = zip(*_recorded("capture", self._samples, layer), strict=True)
         return torch.cat(D), torch.cat(A)
 
     def begin_forward(self, module: nn.Module, args: Any) -> None:
         """The pre-hook of the model: what follows belongs to a new output."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and not _in_backward():
             self._calls = {}
 
-    def hook(self, name: str) -> Callable[[nn.Module, Any, Tensor], Tensor | None]:
+    def hook(self, name: str) -> Callable[[nn.Module, Any, Any, Tensor], Tensor | None]:
         """The forward hook of a layer, which keeps the input and where its gradient will be."""
 
-        def remember(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+        def remember(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor | None:
             if not torch.is_grad_enabled():
                 return None
             if not output.requires_grad:  # a frozen layer that only sees data
                 output = output.detach().requires_grad_()
             # Copies, because what follows may overwrite either in place.
             output = output.clone()
-            call = args[0].detach().clone(), get_gradient_edge(output)
-            self._calls.setdefault(name, []).append(call)
+            # A recomputation (checkpointing) must do the same, but it is no call of its own.
+            if not _in_backward():
+                A = args[0] if args else kwargs["input"]
+                call = A.detach().clone(), get_gradient_edge(output)
+                self._calls.setdefault(name, []).append(call)
             return output
 
         return remember
@@ -144,10 +147,29 @@ class Recording:
         if not calls or any(A.dim() < 2 or len(A) != examples for A in calls):
             raise ValueError(
                 "capture: the latest forward pass must call each layer with the examples of the "
-                f"output along dimension 0 (got layer={name!r}, examples={examples}, "
+                "output along dimension 0, not under no_grad (as checkpointing with "
+                f"use_reentrant=True does) (got layer={name!r}, examples={examples}, "
                 f"inputs={[tuple(A.shape) for A in calls]})"
             )
         return torch.cat([_by_example(A) for A in calls], 1)
+
+    def _output_gradients(self, loss: Tensor) -> dict[str, Tensor]:
+        """`D` of each layer, `(N, T, m)`."""
+        calls = [(name, edge) for name in self.layers for _, edge in self._calls[name]]
+        edges = [edge for _, edge in calls]
+        gradients: Sequence[Tensor | None] = [None] * len(edges)
+        if loss.requires_grad:
+            # The graph is kept: the caller may want to train on the same forward pass.
+            gradients = torch.autograd.grad(loss, edges, retain_graph=True, allow_unused=True)
+        parts: dict[str, list[Tensor]] = {name: [] for name in self.layers}
+        for (name, _), gradient in zip(calls, gradients, strict=True):
+            if gradient is None:
+                raise ValueError(
+                    "capture: output must be that of the latest forward pass and depend on every "
+                    f"call of each layer in it (got layer={name!r})"
+                )
+            parts[name].append(_by_example(gradient))
+        return {name: torch.cat(gradients, 1) for name, gradients in parts.items()}
 
     def _losses(self, output: Tensor, targets: Tensor | None) -> Iterator[Tensor]:
         """Sums over the batch, whose gradients are therefore those of the single examples."""
@@ -199,7 +221,7 @@ class StepGradients:
 
     def __getitem__(self, layer: str) -> Tensor:
         """`(t, m, n)`, the gradients in the order of the steps."""
-        return torch.stack(self._gradients[layer])
+        return torch.stack(_recorded("StepGradients", self._gradients, layer))
 
 
 def _linear_layers(
@@ -217,6 +239,34 @@ def _linear_layers(
             )
         chosen[name] = layer
     return chosen
+
+
+def _users_of_weight(model: nn.Module, name: str, layer: nn.Linear) -> list[nn.Module]:
+    """The layer and the linear modules that hold the same weight: its gradient sums over all."""
+    users: list[nn.Module] = []
+    for other, module in model.named_modules():
+        tied = any(parameter is layer.weight for parameter in module.parameters(recurse=False))
+        if tied and not isinstance(module, nn.Linear):
+            raise ValueError(
+                "capture: the weight of a layer must belong to nn.Linear modules alone "
+                f"(got layer={name!r}, shared with {other!r}, {type(module).__name__})"
+            )
+        if tied or module is layer:
+            users.append(module)
+    return users
+
+
+def _in_backward() -> bool:
+    """Whether this thread runs a backward pass, where checkpointing repeats the forward pass."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def _recorded(caller: str, samples: dict[str, list[_Sample]], layer: str) -> list[_Sample]:
+    if layer not in samples:
+        raise ValueError(f"{caller}: layer must be one of {list(samples)} (got layer={layer!r})")
+    if not samples[layer]:
+        raise ValueError(f"{caller}: record must come before reading (got layer={layer!r})")
+    return samples[layer]
 
 
 def _by_example(rows: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Protocol, TypeAlias
+from functools import cached_property
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ Samples: TypeAlias = "Tensor | tuple[Tensor, Tensor] | SecondMoment"
 _MEMORY_ENTRIES = 2**24
 
 
+@runtime_checkable
 class Truth(Protocol):
     """What a comparison needs of `H`: its norm, and its inner product with a Kronecker product."""
 
@@ -31,7 +33,7 @@ class Truth(Protocol):
         ...
 
     def inner(self, left: Tensor, right: Tensor) -> float:
-        """`<H, left (x) right>`."""
+        """`<H, left (x) right>`, for factors of norm 1."""
         ...
 
 
@@ -61,6 +63,11 @@ class SecondMoment(ABC):
     @abstractmethod
     def dense(self) -> Tensor:
         """`H` itself, `(mn, mn)`."""
+
+    @cached_property
+    @abstractmethod
+    def in_range(self) -> SecondMoment:
+        """`H` times a number, so that no product leaves the range of the dtype; mostly `H`."""
 
     @abstractmethod
     def frobenius_norm(self) -> float:
@@ -158,6 +165,12 @@ class GradientMoment(SampledMoment):
     def power_iteration(self, steps: int, tol: float | None) -> ops.KroneckerSum:
         return ops.power_iteration(self.G, steps=steps, tol=tol)
 
+    @cached_property
+    @override
+    def in_range(self) -> SecondMoment:
+        G = _into_range(self.G)
+        return self if G is self.G else GradientMoment(G)
+
     @override
     def gradients(self, start: int, stop: int) -> Tensor:
         return self.G[start:stop].to(self.dtype)
@@ -187,6 +200,12 @@ class FactoredMoment(SampledMoment):
     @override
     def power_iteration(self, steps: int, tol: float | None) -> ops.KroneckerSum:
         return ops.power_iteration((self.D, self.A), steps=steps, tol=tol)
+
+    @cached_property
+    @override
+    def in_range(self) -> SecondMoment:
+        D, A = _into_range(self.D), _into_range(self.A)
+        return self if D is self.D and A is self.A else FactoredMoment(D, A)
 
     @override
     def gradients(self, start: int, stop: int) -> Tensor:
@@ -221,6 +240,12 @@ class DenseMoment(SecondMoment):
     def dense(self) -> Tensor:
         return self.H
 
+    @cached_property
+    @override
+    def in_range(self) -> SecondMoment:
+        H = _into_range(self.H)
+        return self if H is self.H else DenseMoment(H, self.shape)
+
     @override
     def frobenius_norm(self) -> float:
         return float(torch.linalg.matrix_norm(self.H.double()))
@@ -242,7 +267,8 @@ def second_moment(samples: Samples, *, shape: tuple[int, int] | None = None) -> 
         return samples
     if isinstance(samples, Tensor):
         return _moment_of_tensor(samples.detach(), shape)
-    if len(samples) != 2 or not all(isinstance(part, Tensor) for part in samples):
+    pair = isinstance(samples, (tuple, list)) and len(samples) == 2
+    if not pair or not all(isinstance(part, Tensor) for part in samples):
         raise TypeError(
             "second_moment: samples must be a tensor, a pair of tensors (D, A) or a SecondMoment "
             f"(got samples={type(samples).__name__})"
@@ -254,6 +280,19 @@ def second_moment(samples: Samples, *, shape: tuple[int, int] | None = None) -> 
             f"(got D={tuple(D.shape)}, A={tuple(A.shape)})"
         )
     return FactoredMoment(D.detach(), A.detach())
+
+
+def _into_range(samples: Tensor) -> Tensor:
+    """The samples, divided by the largest where the sum of their fourth powers is at risk."""
+    if not samples.numel():
+        return samples
+    dtype = torch.promote_types(samples.dtype, torch.float32)
+    largest = max(abs(float(extreme)) for extreme in samples.aminmax())
+    # A fifth of the exponents leaves room for the lesser samples and for the number of terms.
+    bound = torch.finfo(dtype).tiny ** -0.2
+    if 1 / bound <= largest <= bound or not 0 < largest < math.inf:
+        return samples
+    return samples.to(dtype) / largest
 
 
 def _moment_of_tensor(samples: Tensor, shape: tuple[int, int] | None) -> SecondMoment:

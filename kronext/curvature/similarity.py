@@ -21,15 +21,19 @@ def cosine_similarity(
     """`cos(H, A (x) B) = <H, A (x) B> / (||H||_F ||A (x) B||_F)`, exact for the given samples.
 
     From samples no `mn x mn` matrix is needed: `<H, A (x) B> = E[<G, A G BT>]` and
-    `||H||_F^2 = (1/S^2) sum_{s,t} <G_s, G_t>^2`. NaN where either matrix is zero.
+    `||H||_F^2 = (1/S^2) sum_{s,t} <G_s, G_t>^2`. NaN where either matrix is zero. The scale of the
+    samples and of the factors does not matter, however large or small.
 
     Args:
-        truth: what `second_moment` accepts, or anything with `norm()` and `inner(left, right)`.
+        truth: what `second_moment` accepts, or anything with `norm()` and `inner(left, right)`,
+            which is given factors of norm 1.
         factors: the approximation.
         shape: `(m, n)`, with a dense `H` only.
 
     Raises:
-        ValueError: truth and factors belong to weights of different shapes.
+        ValueError: truth and factors belong to weights of different shapes, or the samples have
+            no form that `second_moment` knows.
+        TypeError: the truth is neither.
 
     Source: Section 2.2 and Appendix B of Morwani et al. 2024, without the sampling of Appendix B.
     """
@@ -39,9 +43,10 @@ def cosine_similarity(
             "cosine_similarity: truth and factors must have the same (m, n) "
             f"(got truth={moment.shape}, factors={factors.shape})"
         )
-    norms = moment.norm() * factors.norm()
-    inner = factors.scale * moment.inner(factors.left, factors.right)
-    return inner / norms if norms else float("nan")
+    norm = moment.norm()
+    if not (norm and factors.scale):
+        return float("nan")
+    return moment.inner(_unit(factors.left), _unit(factors.right)) / norm
 
 
 class Alignment(NamedTuple):
@@ -54,6 +59,8 @@ class Alignment(NamedTuple):
         optimal: `sigma_1 / sqrt(sum sigma_i^2)`, the cosine similarity of the optimal product.
         left: `alpha_1 sigma_1 / sqrt(sum alpha_i^2 sigma_i^2)`, the cosine of `E[G GT]` and `U_1`.
         right: `beta_1 sigma_1 / sqrt(sum beta_i^2 sigma_i^2)`, the cosine of `E[GT G]` and `V_1`.
+
+    All are NaN where `H` is zero.
     """
 
     optimal: float
@@ -87,16 +94,19 @@ def alignment(
 
     Source: Section 3.1.1 and Figure 2 of Morwani et al. 2024.
     """
-    moment = second_moment(samples, shape=shape)
+    moment = second_moment(samples, shape=shape).in_range
     U, V, sigma = _leading_triple(moment, steps, tol)
     left, right = moment.matvec(*moment.identities())
-    return Alignment(sigma / moment.norm(), _cosine(U, left), _cosine(V, right))
+    norm = moment.norm()
+    optimal = sigma / norm if norm else float("nan")
+    return Alignment(optimal, _cosine(U, left), _cosine(V, right))
 
 
 def _truth(truth: Samples | Truth, shape: tuple[int, int] | None) -> Truth:
-    if isinstance(truth, (Tensor, tuple)):
-        return second_moment(truth, shape=shape)
-    return truth
+    # Tensors have methods of these names too.
+    if isinstance(truth, Truth) and not isinstance(truth, (Tensor, SecondMoment)):
+        return truth
+    return second_moment(truth, shape=shape).in_range
 
 
 def _leading_triple(moment: SecondMoment, steps: int, tol: float) -> tuple[Tensor, Tensor, float]:
@@ -111,6 +121,15 @@ def _leading_triple(moment: SecondMoment, steps: int, tol: float) -> tuple[Tenso
             f"steps={steps})"
         )
     return pair.left[0], pair.right[0], float(pair.sigma[0])
+
+
+def _unit(factor: Tensor) -> Tensor:
+    """The factor scaled to norm 1, NaN where it is zero."""
+    # By the largest entry first, because the norm sums squares.
+    wide = factor.double()
+    wide = wide / wide.abs().max()
+    unit: Tensor = wide / torch.linalg.matrix_norm(wide)
+    return unit.to(factor.dtype)
 
 
 def _cosine(singular: Tensor, step: Tensor) -> float:

@@ -58,8 +58,8 @@ def power_iteration(
         samples: Gradients `(..., S, m, n)`; a tuple `(D, A)` of factors `(..., S, T, m)` and
             `(..., S, T, n)` of `G_s = D_sT A_s`; a dense `H` `(..., mn, mn)` together with `shape`;
             or an iterable that can be walked more than once, a pass for each step, and yields
-            batches of the first two kinds: `E` is the mean over the samples of all batches.
-            float64, float32, bfloat16 or float16.
+            batches of the first two kinds, all for the same `(..., m, n)`: `E` is the mean over the
+            samples of all batches. float64, float32, bfloat16 or float16.
         shape: `(m, n)` of a dense `H`. Only the symmetric part of `H` counts.
         steps: Number of steps, at most where `tol` is given.
         init: `(L_0, R_0)` in place of the identities, `(..., m, m)` and `(..., n, n)`, float32 or
@@ -70,7 +70,8 @@ def power_iteration(
         rank: Number of pairs, at most `min(m, n)^2`.
 
     Returns:
-        Factors that are float64 where the samples or `init` are, else float32.
+        Factors that are float64 where the samples (of an iterable the first batch) or `init` are,
+        else float32.
 
     Raises:
         ValueError: A shape, a number or a device does not fit.
@@ -161,16 +162,14 @@ class _Batches:
             lib.refuse(_NAME, "an iterable of samples must yield a batch in every pass", samples=0)
 
     def layout(self) -> tuple[torch.Size, int, int, Tensor]:
-        """Batch dimensions, `m`, `n` and a tensor that has the dtype and device of the samples."""
-        first = next(iter(self))
-        if isinstance(first, Tensor):
-            return (*matvec.check_samples(_NAME, first), first)
-        return (*matvec.check_factors(_NAME, *first), first[0])
+        """Of the first batch; see `_layout`."""
+        return _layout(next(iter(self)))
 
     def products(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
         """`Hhat` times each right and `HhatT` times each left factor."""
         totals, count = (torch.zeros_like(left).double(), torch.zeros_like(right).double()), 0
         for batch in self:
+            _check_batch(batch, left, right)
             if isinstance(batch, Tensor):
                 samples = batch.shape[-3]
                 parts = matvec.kron_matvec(batch.unsqueeze(-4), left, right)
@@ -183,6 +182,24 @@ class _Batches:
                 total.add_(part, alpha=samples)
         means = [total.div_(max(count, 1)).to(left.dtype) for total in totals]
         return means[0], means[1]
+
+
+def _layout(batch: Samples) -> tuple[torch.Size, int, int, Tensor]:
+    """Batch dimensions, `m`, `n` and a tensor that has the dtype and device of the samples."""
+    if isinstance(batch, Tensor):
+        return (*matvec.check_samples(_NAME, batch), batch)
+    return (*matvec.check_factors(_NAME, *batch), batch[0])
+
+
+def _check_batch(batch: Samples, left: Tensor, right: Tensor) -> None:
+    """Refuses a batch for another `(..., m, n)` than the first, for which the factors are."""
+    entries, m, n, like = _layout(batch)
+    first = (*left.shape[:-3], left.shape[-1], right.shape[-1])
+    got = {"first": first, "later": (*entries, m, n)}
+    if (m, n) != first[-2:] or matvec.broadcast(_NAME, got, entries, left.shape[:-3]) != first[:-2]:
+        expectation = "all batches must have the (..., m, n) of the first; a pair (D, A) is a tuple"
+        lib.refuse(_NAME, expectation, **got)
+    lib.check_same_device(_NAME, samples=like, factors=left)
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call, grad, jacrev, vmap
+from torch.utils.checkpoint import checkpoint
 
 from kronext import curvature, reference
 
@@ -20,6 +21,44 @@ class Pooled(nn.Module):
     def forward(self, x):
         x = F.relu(self.shared(x), inplace=True)
         return self.head(self.shared(x).mean(1))
+
+
+class ByKeyword(nn.Module):
+    """A layer whose input is a keyword argument."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.layer(input=x)
+
+
+class Tied(nn.Module):
+    """Two linear modules that hold one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 4)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.second(torch.tanh(self.first(x)))))
+
+
+class Checkpointed(nn.Module):
+    """A hidden part that the backward pass computes anew, unless `use_reentrant` is None."""
+
+    def __init__(self, use_reentrant):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 5), nn.Tanh())
+        self.head = nn.Linear(5, 4)
+        self.use_reentrant = use_reentrant
+
+    def forward(self, x):
+        if self.use_reentrant is None:
+            return self.head(self.body(x))
+        return self.head(checkpoint(self.body, x, use_reentrant=self.use_reentrant))
 
 
 class PerPosition(nn.Module):
@@ -43,6 +82,8 @@ MODELS = {
     "mlp": (mlp, ["0", "2"], (6,), ()),
     "shared": (Pooled, ["shared", "head"], (3, 6), ()),
     "positions": (PerPosition, ["body", "head"], (3, 6), (3,)),
+    "keyword": (ByKeyword, ["layer"], (6,), ()),
+    "tied": (Tied, ["first", "head"], (6,), ()),
 }
 
 
@@ -148,7 +189,7 @@ def test_forward_passes_without_grad_do_not_count(case):
     torch.testing.assert_close(D.mT @ A, per_example_gradients(model, layers[0], inputs, labels))
 
 
-@pytest.mark.parametrize("name", ["mlp", "shared"])
+@pytest.mark.parametrize("name", ["mlp", "shared", "tied"])
 def test_expected_labels_give_the_gauss_newton_matrix(normal, name):
     """`H_GN = E_x[JT (diag(p) - p pT) J]`, with the Jacobian of the logits by torch.func."""
     model, layers, inputs, _ = make(name, normal)
@@ -274,6 +315,76 @@ def test_recording_without_its_forward_pass_or_labels_is_refused(case):
         recording.record(output, labels)
         with pytest.raises(ValueError, match="latest forward"):
             recording.record(output, labels)
+
+
+@pytest.mark.parametrize("labels", ["real", "expected"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_checkpointing_changes_nothing(normal, labels, frozen):
+    layers, inputs, targets = ["body.0", "body.2", "head"], normal(9, 6), torch.arange(9) % 4
+    recordings = []
+    for use_reentrant in (None, False):
+        torch.manual_seed(0)
+        model = Checkpointed(use_reentrant).double().requires_grad_(not frozen)
+        with curvature.capture(model, layers, labels=labels) as recording:
+            recording.record(model(inputs), targets)
+            recording.record(model(2 * inputs), targets)
+        recordings.append(recording)
+    for layer in layers:
+        for plain, checkpointed in zip(*(r[layer] for r in recordings), strict=True):
+            torch.testing.assert_close(checkpointed, plain)
+
+
+def test_recomputed_forward_passes_do_not_count(normal):
+    """Neither those of a training step before `record` nor of a model checkpointed as a whole."""
+    model, inputs, labels = mlp().double(), normal(9, 6), torch.arange(9) % 4
+    with curvature.capture(model, "0", labels="real") as recording:
+        output = checkpoint(model, inputs, use_reentrant=False)
+        output.sum().backward(retain_graph=True)
+        recording.record(output, labels)
+        output.sum().backward()
+        with pytest.raises(ValueError, match="latest forward"):
+            recording.record(output, labels)
+    D, A = recording["0"]
+    torch.testing.assert_close(D.mT @ A, per_example_gradients(model, "0", inputs, labels))
+
+
+def test_reentrant_checkpointing_is_named_where_it_hides_a_layer(normal):
+    model = Checkpointed(use_reentrant=True).double()
+    with curvature.capture(model, "body.0") as recording:
+        output = model(normal(9, 6).requires_grad_())
+        with pytest.raises(ValueError, match=r"use_reentrant=True .*layer='body\.0'"):
+            recording.record(output)
+
+
+def test_a_weight_shared_with_another_kind_of_module_is_refused():
+    model = nn.Sequential(nn.Embedding(4, 6), nn.Linear(6, 4))
+    model[1].weight = model[0].weight
+    with pytest.raises(ValueError, match=r"capture: .*layer='1', shared with '0', Embedding"):
+        curvature.capture(model, "1").__enter__()
+
+
+def test_an_output_that_does_not_depend_on_the_layer_is_refused(case):
+    model, layers, inputs, targets = case
+    with curvature.capture(model, layers, labels="real") as recording:
+        older, latest = model(inputs), model(inputs)
+        for output in (older, latest.detach()):
+            with pytest.raises(ValueError, match=f"capture: output .*layer='{layers[0]}'"):
+                recording.record(output, targets)
+        recording.record(latest, targets)
+    assert all(len(recording[layer][0]) == 9 for layer in layers), "a refused output was kept"
+
+
+def test_reading_what_is_not_recorded_is_refused(normal):
+    model = mlp().double()
+    history = curvature.StepGradients(model, "0")
+    with pytest.raises(ValueError, match=r"StepGradients: record must come .*layer='0'"):
+        history["0"]
+    with pytest.raises(ValueError, match=r"StepGradients: .*\['0'\] \(got layer='2'\)"):
+        history["2"]
+    with curvature.capture(model, "0") as recording:
+        recording.record(model(normal(9, 6)))
+    with pytest.raises(ValueError, match=r"capture: .*\['0'\] \(got layer='2'\)"):
+        recording["2"]
 
 
 def test_expected_labels_of_many_positions_are_refused(normal):

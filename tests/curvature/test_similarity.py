@@ -161,6 +161,51 @@ def test_similarity_to_zero_is_not_a_number():
     assert math.isnan(curvature.cosine_similarity(samples, curvature.shampoo2(samples)))
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e10])
+@pytest.mark.parametrize("approximate", APPROXIMATIONS)
+def test_similarity_does_not_depend_on_the_scale_of_what_is_compared(gradients, approximate, scale):
+    D, A = torch.eye(3).expand(20, 3, 3), gradients(20, 3, 4, torch.float32)
+    expected = curvature.cosine_similarity(A, approximate(A))
+    for samples, shape in forms(D, A * scale):
+        cosine = curvature.cosine_similarity(
+            samples, approximate(samples, shape=shape), shape=shape
+        )
+        assert cosine == pytest.approx(expected, abs=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [(torch.float32, 1e-30), (torch.float32, 1e30), (torch.float64, 1e-150), (torch.float64, 1e90)],
+)
+def test_measures_of_samples_whose_products_leave_the_range(gradients, monkeypatch, dtype, scale):
+    monkeypatch.setattr(moments, "_MEMORY_ENTRIES", 1)  # the norm from inner products
+    D, A = torch.eye(3, dtype=dtype).expand(20, 3, 3), gradients(20, 3, 4, dtype)
+    factors = curvature.shampoo2(A)
+    tiny = curvature.KroneckerFactors(1e-25 * factors.left, 1e-25 * factors.right, 1e-300)
+    cosine = curvature.cosine_similarity(A, factors)
+    alignment = list(curvature.alignment(A))
+    for samples in (A * scale, (D, A * scale), (D * scale, A)):
+        assert curvature.cosine_similarity(samples, tiny) == pytest.approx(cosine, abs=1e-6)
+        assert list(curvature.alignment(samples)) == pytest.approx(alignment, abs=1e-6)
+
+
+def test_alignment_of_zero_is_not_a_number():
+    assert all(math.isnan(cosine) for cosine in curvature.alignment(torch.zeros(6, 3, 4)))
+
+
+def test_a_pair_may_be_a_list(normal):
+    D, A = normal(20, 2, 4), normal(20, 2, 6)
+    factors = curvature.shampoo2([D, A])
+    cosine = curvature.cosine_similarity([D, A], factors)
+    assert cosine == curvature.cosine_similarity((D, A), factors)
+
+
+def test_a_truth_of_no_known_form_is_refused(gradients):
+    factors = curvature.shampoo2(gradients(5, 2, 3))
+    with pytest.raises(TypeError, match=r"second_moment: .*samples=generator"):
+        curvature.cosine_similarity((G for G in gradients(5, 2, 3)), factors)
+
+
 @pytest.mark.parametrize(
     ("samples", "shape", "error", "message"),
     [
@@ -171,6 +216,7 @@ def test_similarity_to_zero_is_not_a_number():
         ((torch.zeros(5, 3), torch.zeros(5, 4)), None, ValueError, r"A=\(5, 4\)"),
         ((torch.zeros(0, 1, 3), torch.zeros(0, 1, 4)), None, ValueError, r"S > 0"),
         ([[1.0]], None, TypeError, "samples=list"),
+        ((G for G in torch.zeros(2, 3, 4)), None, TypeError, "samples=generator"),
     ],
 )
 def test_samples_of_no_known_form_are_refused(samples, shape, error, message):

@@ -240,6 +240,15 @@ def test_repeats_bit_for_bit_and_agrees_across_thread_counts() -> None:
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
+def test_the_first_batch_decides_the_dtype() -> None:
+    G = gradients(40, 6, 7)
+    exact = ops.power_iteration(G)
+    for first, later in ((torch.float32, torch.float64), (torch.float64, torch.float32)):
+        result = ops.power_iteration([G[:9].to(first), G[9:].to(later)])
+        assert result.left.dtype == result.right.dtype == result.sigma.dtype == first
+        assert distance(result.left[0].double(), exact.left[0]) <= 1e-6
+
+
 def test_no_graph_is_recorded() -> None:
     G = gradients(6, 3, 4).requires_grad_()
     init = tuple(torch.eye(k).double().requires_grad_() for k in (3, 4))
@@ -295,6 +304,10 @@ BAD: list[tuple[object, dict[str, object], type[Exception], str]] = [
     (EmptyOnTheSecondWalk(), {}, ValueError, "must yield a batch in every pass"),
     ([], {}, ValueError, "must yield a batch in every pass"),
     ([1.0], {}, TypeError, "must yield tensors or pairs"),
+    ([G, G[:, 1:]], {}, ValueError, "all batches must have the (..., m, n) of the first"),
+    ([G, G.expand(2, 3, 4, 5)], {}, ValueError, "all batches must have the (..., m, n)"),
+    ([G.expand(2, 3, 4, 5), G.expand(3, 3, 4, 5)], {}, ValueError, "batch dimensions must"),
+    ([G.mT, G], {}, ValueError, "a pair (D, A) is a tuple"),
     (3, {}, TypeError, "samples must be a tensor, a pair (D, A) or an iterable"),
     (H, {}, ValueError, "G must have at least 3 dimensions"),
     (G.int(), {}, TypeError, "G must have dtype"),
