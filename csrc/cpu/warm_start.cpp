@@ -51,12 +51,15 @@ void measure(const NearDiagonal& m, double* remainder, double* kink, int64_t fir
     const double weight = m.gains[i] * m.inverse_damped[i];
     remainder[i] = weight * maximum(0.0, sum - diagonal);
     kink[i] = 0;
-    if (m.values[i] >= 0) continue;
-    kink[i] =
-        weight * sum_over(m.n, [&](int64_t j) {
-          const bool near_zero = m.values[j] <= m.damped[i] && j != i;
-          return near_zero ? m.gains[j] * double(b[j]) * double(b[j]) * m.inverse_damped[j] : 0.0;
-        });
+    const double positive = maximum(0.0, m.values[i]), damping = m.damped[i] - positive;
+    if (m.values[i] > damping) continue;
+    kink[i] = weight * sum_over(m.n, [&](int64_t j) {
+                const double square = double(b[j]) * double(b[j]);
+                const bool indefinite = square > positive * maximum(0.0, m.values[j]);
+                return indefinite && m.values[j] <= damping && j != i
+                           ? m.gains[j] * square * m.inverse_damped[j]
+                           : 0.0;
+              });
   }
 }
 

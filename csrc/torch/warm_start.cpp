@@ -38,13 +38,12 @@ class WarmStart {
     if (!project(a, basis)) return false;
     for (int rotations = kMaxRotations;; --rotations) {
       const double error = remaining_error();
-      if (error <= largest_remainder(0)) break;
+      if (error <= largest_remainder(0)) return write_root(root, error);
       // Written so that a NaN leads to the exit.
       if (!(error <= largest_remainder(rotations))) return false;
       if (!solve_blocks(rotations % 2 ? 0 : block_size() / 2)) return false;
       rotate();
     }
-    return write_root(root);
   }
 
  private:
@@ -145,18 +144,24 @@ class WarmStart {
     over_rows([&](int64_t first, int64_t last) {
       kernels_.measure(near_diagonal(), remainder_.data(), kink_.data(), first, last);
     });
-    double remainder = 0, kink = 0, norm = 0;
+    double remainder = 0, coupling = 0, kink = 0, norm = 0;
     bool pseudo_inverse = false;
     for (int64_t i = 0; i < n_; ++i) {
       remainder += remainder_[i];
+      coupling += remainder_[i] / gains_[i];
       kink += kink_[i];
       norm += gains_[i] * gains_[i];
       pseudo_inverse |= !(damped_[i] > 0);
     }
-    if (pseudo_inverse || !(kink <= norm * largest_remainder(0) * largest_remainder(0))) {
+    if (pseudo_inverse || !(std::sqrt(kink / norm) <= damping_.root * largest_remainder(0))) {
       return HUGE_VAL;
     }
-    return remainder / (damping_.root * std::sqrt(norm)) + error_of_largest();
+    coupling = std::sqrt(coupling);
+    const double error =
+        remainder / (damping_.root * std::sqrt(norm) * (1 - std::min(coupling, kLargestCoupling))) +
+        error_of_largest();
+    // At least one rotation more.
+    return coupling > kLargestCoupling ? std::max(error, largest_remainder(1)) : error;
   }
 
   // How far the largest eigenvalue, a measure of the damping, may lie above the largest of d.
@@ -288,8 +293,8 @@ class WarmStart {
     return norm;
   }
 
-  // V f(B) VT, unless V turns out not to be orthogonal.
-  bool write_root(float* root) {
+  // V f(B) VT, unless V turns out not to be orthogonal or the root not to fit float32.
+  bool write_root(float* root, double error) {
     float *gram = take(), *f = take();
     run_one(cpu::kernels().outer, {dense(v_).transposed(), dense(gram), 0, 1});
     read_diagonal(gram);
@@ -298,8 +303,10 @@ class WarmStart {
                         last);
     });
     const double defect = std::accumulate(remainder_.begin(), remainder_.end(), 0.0);
-    if (!(defect <= kLargestDefect * kLargestDefect)) return false;
     const double scale = gain_scale_ * std::pow(inverse_scale_, 1 / damping_.root);
+    // No entry exceeds the norm of the root, which is about `scale`.
+    constexpr double kLargestScale = 0x1p127;
+    if (!(error + defect <= kLargestError && scale < kLargestScale)) return false;
     run_one(cpu::kernels().similarity, {dense(v_), dense(f), dense(root), scale, false});
     return true;
   }
