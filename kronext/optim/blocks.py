@@ -90,12 +90,18 @@ class BlockedParameter:
             roots.extend(torch.nn.init.eye_(torch.empty_like(factor)) for factor in factors)
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint needs: a step count and lists of tensors."""
+        """Return what a checkpoint needs: a step count, lists of tensors and what they mean."""
+        state: dict[str, Any] = {"step": self.step}
+        if self.left and self.options is not None:
+            state["estimator"] = self.options.estimator
         names = (FACTORS if self.left else ()) + (ROOTS if self.is_ready else ())
-        return {"step": self.step} | {name: list(getattr(self, name)) for name in names}
+        return state | {name: list(getattr(self, name)) for name in names}
 
     def check_state(self, label: str, state: Mapping[str, Any]) -> None:
         """Raise ValueError unless `state` is one that `state()` gives for such a parameter."""
+        step = state.get("step")
+        if not isinstance(step, int) or step < 0:
+            raise ValueError(f"{label} must have a step, an int >= 0 (got step={step!r})")
         for names in (FACTORS, ROOTS):
             if not any(name in state for name in names):
                 continue
@@ -106,6 +112,13 @@ class BlockedParameter:
                     raise ValueError(
                         f"{label} must have one {name} per block, of shapes {expected} (got {got})"
                     )
+        if self.options is not None and FACTORS[0] in state:
+            estimator = state.get("estimator")
+            if estimator != self.options.estimator:
+                raise ValueError(
+                    f"{label} must be of estimator {self.options.estimator!r}, whose factors mean "
+                    f"something else (got estimator={estimator!r})"
+                )
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take over a copy of `state`."""

@@ -134,6 +134,7 @@ class KroneckerPreconditioner:
             leaves factors and roots as they are and is counted in `report()`.
 
         Raises:
+            TypeError: a gradient is not of a supported dtype; nothing was written.
             ValueError: a gradient is sparse or of the wrong shape, or a parameter changed its
                 shape; nothing was written.
             RuntimeError: with `raise_on_failure`, a gradient is not finite (nothing was written)
@@ -141,7 +142,7 @@ class KroneckerPreconditioner:
         """
         if gradients is None:
             gradients = [member.parameter.grad for member in self._members]
-        self._check(gradients)
+        self._check("gradient", gradients)
         for counter in (self._roots_failed, self._gradients_skipped):
             counter.start_step()
         screened = screen(gradients)
@@ -169,7 +170,10 @@ class KroneckerPreconditioner:
 
     @torch.no_grad()
     def precondition(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """Return `c^{-p} A^{-p} G B^{-p}` for each tensor `G`, in new tensors of its dtype.
+        """Return `c^{-p} A^{-p} G B^{-p}` for each tensor `G`, in new tensors.
+
+        They are of the dtype of the factors, or float64 where `G` is: a direction can be too long
+        for float16 until something has given it its length.
 
         Args:
             tensors: one of the parameter's shape for each of `params`, or None. Usually what
@@ -178,23 +182,30 @@ class KroneckerPreconditioner:
         Returns:
             A list in the same order. Where a parameter passes through, or has no roots before
             its `start_step`, it holds the very tensor that was given.
+
+        Raises:
+            TypeError: a tensor is not of a supported dtype.
+            ValueError: a tensor is sparse or of the wrong shape.
         """
+        self._check("tensor", tensors)
         result = list(tensors)
         ready = [
             (member, tensor, index)
             for index, (member, tensor) in enumerate(zip(self._members, tensors, strict=True))
             if tensor is not None and member.is_ready
         ]
-        for bucket in buckets(ready, lambda item: (item[1].device, item[1].dtype)):
+        for bucket in buckets(
+            ready, lambda item: (item[1].device, item[1].dtype, item[0].left_root[0].dtype)
+        ):
             products = ops.precondition_list(
                 [block for member, tensor, _ in bucket for block in member.blocks(tensor)],
                 [root for member, _, _ in bucket for root in member.left_root],
                 [root for member, _, _ in bucket for root in member.right_root],
             )
-            if len(products) == len(bucket) and products[0].dtype == bucket[0][1].dtype:
+            if len(products) == len(bucket):
                 wholes = products
             else:
-                _, wholes = empty_like_all([tensor for _, tensor, _ in bucket])
+                _, wholes = empty_like_all([tensor for _, tensor, _ in bucket], products[0].dtype)
                 rows = zip(bucket, wholes, strict=True)
                 places = [place for (member, _, _), whole in rows for place in member.blocks(whole)]
                 torch._foreach_copy_(places, products)
@@ -219,7 +230,7 @@ class KroneckerPreconditioner:
     def check_state_dict(self, state: Mapping[int, dict[str, Any]]) -> None:
         """Raise ValueError unless `load_state_dict` can take `state`."""
         for index, entry in state.items():
-            if index >= len(self._members):
+            if index not in range(len(self._members)):
                 raise ValueError(
                     f"{self.caller}: state must be of {len(self._members)} parameters at most "
                     f"(got index={index})"
@@ -230,30 +241,37 @@ class KroneckerPreconditioner:
         """Take over a copy of `state`; a parameter that it lacks starts anew.
 
         Raises:
-            ValueError: the blocks differ; nothing was written.
+            ValueError: the blocks or the estimator differ; nothing was written.
         """
         self.check_state_dict(state)
         for index, member in enumerate(self._members):
             member.load_state(state.get(index, {"step": 0}))
 
-    def _check(self, gradients: Sequence[Tensor | None]) -> None:
-        if len(gradients) != len(self._members):
+    def _check(self, name: str, tensors: Sequence[Tensor | None]) -> None:
+        if len(tensors) != len(self._members):
             raise ValueError(
-                f"{self.caller}: gradients must be one per parameter "
-                f"(got {len(gradients)} for {len(self._members)} parameters)"
+                f"{self.caller}: {name}s must be one per parameter "
+                f"(got {len(tensors)} for {len(self._members)} parameters)"
             )
-        for index, (member, gradient) in enumerate(zip(self._members, gradients, strict=True)):
-            if gradient is None or member.options is None:
+        for index, (member, tensor) in enumerate(zip(self._members, tensors, strict=True)):
+            if tensor is None:
                 continue
-            if gradient.layout != torch.strided:
-                raise ValueError(
-                    f"{self.caller}: gradient {index} must be dense (got layout={gradient.layout})"
+            if tensor.dtype not in SUPPORTED_DTYPES:
+                raise TypeError(
+                    f"{self.caller}: {name} {index} must be float64, float32, bfloat16 or float16 "
+                    f"(got dtype={tensor.dtype})"
                 )
-            if not gradient.shape == member.parameter.shape == member.shape:
+            if member.options is None:
+                continue
+            if tensor.layout != torch.strided:
                 raise ValueError(
-                    f"{self.caller}: parameter {index} and its gradient must keep the shape "
+                    f"{self.caller}: {name} {index} must be dense (got layout={tensor.layout})"
+                )
+            if not tensor.shape == member.parameter.shape == member.shape:
+                raise ValueError(
+                    f"{self.caller}: parameter {index} and its {name} must keep the shape "
                     f"{tuple(member.shape)} (got parameter {tuple(member.parameter.shape)}, "
-                    f"gradient {tuple(gradient.shape)})"
+                    f"{name} {tuple(tensor.shape)})"
                 )
 
     def _update_key(self, index: int) -> tuple[Any, ...]:

@@ -36,6 +36,30 @@ def empty_like_all(
     return flat, [piece.view(tensor.shape) for piece, tensor in pieces]
 
 
+def widened(tensors: list[Tensor]) -> list[Tensor]:
+    """Return half-precision tensors in float32, others as they are."""
+    if tensors[0].dtype not in (torch.bfloat16, torch.float16):
+        return tensors
+    _, copies = empty_like_all(tensors, torch.float32)
+    torch._foreach_copy_(copies, tensors)
+    return copies
+
+
+def narrowed(tensors: list[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Return the tensors in `dtype`, themselves where they have it.
+
+    Values beyond the range of `dtype` become its largest: an Inf would spread. They do so in place.
+    """
+    if tensors[0].dtype == dtype:
+        return tensors
+    largest = torch.finfo(dtype).max
+    torch._foreach_clamp_min_(tensors, -largest)
+    torch._foreach_clamp_max_(tensors, largest)
+    _, copies = empty_like_all(tensors, dtype)
+    torch._foreach_copy_(copies, tensors)
+    return copies
+
+
 @dataclass(frozen=True)
 class Screened:
     """Gradients that may enter the factors.

@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 from kronext.optim import checkpoint
 from kronext.optim.engine import KroneckerPreconditioner
 from kronext.optim.grafting import redirect_
-from kronext.optim.lists import buckets
+from kronext.optim.lists import buckets, empty_like_all, narrowed, widened
 from kronext.optim.options import PreconditionerOptions, check_choice, check_number
 from kronext.optim.report import Report
 
@@ -131,6 +131,7 @@ class Preconditioned(Optimizer):
             What the closure gave, None without one.
 
         Raises:
+            TypeError: a gradient is not of a supported dtype; nothing was written.
             ValueError: a gradient is sparse or of the wrong shape; nothing was written.
         """
         loss = None
@@ -147,19 +148,21 @@ class Preconditioned(Optimizer):
         """Let the base step on preconditioned gradients."""
         gradients = self.engine.update()
         directions = self.engine.precondition(gradients)
-        if self.graft == "grad":
-            changed = [
-                (index, gradient, direction)
-                for index, (gradient, direction) in enumerate(
-                    zip(gradients, directions, strict=True)
-                )
-                if gradient is not None and direction is not None and direction is not gradient
-            ]
-            for bucket in buckets(changed, lambda item: (item[1].device, item[1].dtype)):
-                steps = list(torch._foreach_mul([gradient for _, gradient, _ in bucket], 1.0))
-                redirect_(steps, [direction for _, _, direction in bucket])
-                for (index, _, _), step in zip(bucket, steps, strict=True):
-                    directions[index] = step
+        changed = [
+            (index, gradient, direction)
+            for index, (gradient, direction) in enumerate(zip(gradients, directions, strict=True))
+            if gradient is not None and direction is not None and direction is not gradient
+        ]
+        for bucket in buckets(changed, lambda item: (item[1].device, item[1].dtype)):
+            raw = [gradient for _, gradient, _ in bucket]
+            steps = [direction for _, _, direction in bucket]
+            if self.graft == "grad":
+                ahead = steps
+                _, steps = empty_like_all(raw, ahead[0].dtype)
+                torch._foreach_copy_(steps, raw)
+                redirect_(steps, ahead)
+            for (index, _, _), step in zip(bucket, narrowed(steps, raw[0].dtype), strict=True):
+                directions[index] = step
         with self._gradients_set(directions):
             self.base.step()
 
@@ -189,12 +192,15 @@ class Preconditioned(Optimizer):
         with self._gradients_set(fed):
             self.base.step()
         for bucket, starts in zip(grouped, decayed, strict=True):
-            steps = [parameter for _, _, parameter, _ in bucket]
+            params = [parameter for _, _, parameter, _ in bucket]
             ahead = [direction for _, _, _, direction in bucket]
-            torch._foreach_sub_(steps, starts)
+            torch._foreach_sub_(params, starts)
+            steps = widened(params)
             torch._foreach_neg_(ahead)
             redirect_(steps, ahead)
-            torch._foreach_add_(steps, starts)
+            if steps is not params:
+                torch._foreach_copy_(params, steps)
+            torch._foreach_add_(params, starts)
 
     def _objective_gradients(self) -> list[Tensor | None]:
         """Return the gradients of what the base minimises: sign and L2 penalty taken in."""
@@ -202,7 +208,7 @@ class Preconditioned(Optimizer):
         start = 0
         for group in self.param_groups:
             stop = start + len(group["params"])
-            penalty = 0.0 if self._decays_apart(group) else group.get("weight_decay", 0.0)
+            penalty = 0.0 if self._decays_apart(group) else group.get("weight_decay") or 0.0
             chosen = [
                 (index, gradient, parameter)
                 for index, parameter in zip(range(start, stop), group["params"], strict=True)
@@ -246,7 +252,7 @@ class Preconditioned(Optimizer):
     def _momentum_of(self, group: dict[str, Any]) -> float:
         if self.momentum is not None:
             return self.momentum
-        return float(group["betas"][0] if "betas" in group else group.get("momentum", 0.0))
+        return float(group["betas"][0] if "betas" in group else group.get("momentum") or 0.0)
 
     def _decays_apart(self, group: dict[str, Any]) -> bool:
         """Return whether the base decays the weights of a group apart from the gradient."""
@@ -292,10 +298,16 @@ class Preconditioned(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the base's state dict with a `kronecker` entry in the state of each parameter."""
+        for pre_hook in self._optimizer_state_dict_pre_hooks.values():
+            pre_hook(self)
         entries = self.engine.state_dict()
         for index, momentum in self._momenta.items():
             entries[index]["momentum"] = momentum
-        return checkpoint.merge(self.base.state_dict(), entries)
+        state_dict = checkpoint.merge(self.base.state_dict(), entries)
+        for post_hook in self._optimizer_state_dict_post_hooks.values():
+            changed = post_hook(self, state_dict)
+            state_dict = state_dict if changed is None else changed
+        return state_dict
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` gave; training goes on bit for bit.
@@ -303,18 +315,28 @@ class Preconditioned(Optimizer):
         The state dict of an unwrapped base may be loaded too: the factors then start anew.
 
         Raises:
-            ValueError: groups or blocks differ; nothing was written.
+            ValueError: groups, blocks or estimators differ; nothing was written.
         """
+        state_dict = state_dict.copy()
+        for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = pre_hook(self, state_dict)
+            state_dict = state_dict if changed is None else changed
         base_state, entries = checkpoint.split(state_dict)
         self.engine.check_state_dict(entries)
+        params = self.engine.params
+        for index, entry in entries.items():
+            if "momentum" in entry:
+                label = f"Preconditioned: state {index}"
+                checkpoint.check_buffer(label, "momentum", entry["momentum"], params[index])
         self.base.load_state_dict(base_state)
         self.engine.load_state_dict(entries)
-        params = self.engine.params
         self._momenta = {
             index: entry["momentum"].detach().to(params[index].device, copy=True)
             for index, entry in entries.items()
             if "momentum" in entry
         }
+        for post_hook in self._optimizer_load_state_dict_post_hooks.values():
+            post_hook(self)
 
     def _share_base(self) -> None:
         """Make groups and state those of the base, now and whenever it loads new ones."""

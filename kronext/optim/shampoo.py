@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 from kronext.optim import checkpoint
 from kronext.optim.engine import KroneckerPreconditioner
 from kronext.optim.grafting import redirect_
-from kronext.optim.lists import buckets, empty_like_all
+from kronext.optim.lists import buckets, widened
 from kronext.optim.options import (
     PreconditionerOptions,
     check_choice,
@@ -51,7 +51,7 @@ class Shampoo(Optimizer):
     Args:
         params: parameters or groups; a group may set lr, betas, weight_decay, graft_eps and
             `preconditioner`, a dict that overrides options for it or None to let it pass through.
-        lr: learning rate.
+        lr: learning rate, a number or a 0-D tensor, at which the host looks only once.
         betas: decay of the momentum (0 for none) and of the grafted second moment. The decay of
             the Kronecker factors is the option `beta`.
         weight_decay: decoupled weight decay.
@@ -73,7 +73,7 @@ class Shampoo(Optimizer):
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
         *,
@@ -121,6 +121,7 @@ class Shampoo(Optimizer):
             What the closure gave, None without one.
 
         Raises:
+            TypeError: a gradient is not of a supported dtype; nothing was written.
             ValueError: a gradient is sparse or of the wrong shape; nothing was written.
         """
         loss = None
@@ -142,7 +143,11 @@ class Shampoo(Optimizer):
             lr, weight_decay = batch.group["lr"], batch.group["weight_decay"]
             if weight_decay:
                 torch._foreach_mul_(batch.params, 1 - lr * weight_decay)
-            torch._foreach_add_(batch.params, steps, alpha=-lr)
+            if isinstance(lr, Tensor):
+                # As `alpha` the host would have to read it.
+                torch._foreach_sub_(batch.params, torch._foreach_mul(steps, lr))
+            else:
+                torch._foreach_add_(batch.params, steps, alpha=-lr)
         return loss
 
     def _batches(self, gradients: Sequence[Tensor | None]) -> list[_Batch]:
@@ -160,7 +165,7 @@ class Shampoo(Optimizer):
                 step=counts[indices[0]],
                 indices=indices,
                 params=[params[index] for index in indices],
-                gradients=_widened([g for i in indices if (g := gradients[i]) is not None]),
+                gradients=widened([g for i in indices if (g := gradients[i]) is not None]),
             )
             for indices in alike
         ]
@@ -231,15 +236,23 @@ class Shampoo(Optimizer):
         """Load what `state_dict` gave; training goes on bit for bit.
 
         Raises:
-            ValueError: groups or blocks differ; nothing was written.
+            ValueError: groups, blocks or estimators differ; nothing was written.
         """
         own, entries = checkpoint.split(state_dict)
         self.engine.check_state_dict(entries)
+        buffers = {
+            index: own["state"][key]
+            for key, index in checkpoint.positions(own).items()
+            if key in own["state"]
+        }
+        for index, parameter in enumerate(self.engine.params):
+            for name, buffer in buffers.get(index, {}).items():
+                checkpoint.check_buffer(f"Shampoo: state {index}", name, buffer, parameter)
         # torch would cast float32 state to the dtype of a bfloat16 parameter.
         super().load_state_dict({**own, "state": {}})
         self.engine.load_state_dict(entries)
         for index, parameter in enumerate(self.engine.params):
-            for name, buffer in own["state"].get(index, {}).items():
+            for name, buffer in buffers.get(index, {}).items():
                 self.state[parameter][name] = buffer.detach().to(parameter.device, copy=True)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -257,17 +270,10 @@ class _Batch:
     gradients: list[Tensor]
 
 
-def _widened(gradients: list[Tensor]) -> list[Tensor]:
-    """Return half-precision gradients in float32, others as they are."""
-    if gradients[0].dtype not in (torch.bfloat16, torch.float16):
-        return gradients
-    _, copies = empty_like_all(gradients, torch.float32)
-    torch._foreach_copy_(copies, gradients)
-    return copies
-
-
 def _check_group(group: dict[str, Any]) -> None:
-    check_number("Shampoo", "lr", group["lr"], at_least=0)
+    lr = group["lr"]
+    is_scalar = isinstance(lr, Tensor) and lr.dim() == 0
+    check_number("Shampoo", "lr", lr.item() if is_scalar else lr, at_least=0)
     check_number("Shampoo", "weight_decay", group["weight_decay"], at_least=0)
     check_number("Shampoo", "graft_eps", group["graft_eps"], at_least=0)
     betas = group["betas"]

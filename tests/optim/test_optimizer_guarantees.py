@@ -230,6 +230,48 @@ def test_complex_parameters_are_refused(make: str) -> None:
     assert_refused(lambda: MAKERS[make](params), TypeError, "parameters must be float64")
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int32])
+def test_gradients_of_other_dtypes_are_refused(dtype: torch.dtype) -> None:
+    engine = KroneckerPreconditioner([torch.zeros(3, 4), torch.zeros(3)], **OPTIONS)
+    for gradients in ([torch.ones(3, 4, dtype=dtype), None], [None, torch.ones(3, dtype=dtype)]):
+        index = 0 if gradients[0] is not None else 1
+        with pytest.raises(
+            TypeError, match=rf"gradient {index} must be float64.*got dtype={dtype}"
+        ):
+            engine.update(gradients)
+    assert engine.steps == [0, 0]
+
+
+@pytest.mark.parametrize("estimator", ["shampoo2", "optimal"])
+@pytest.mark.parametrize("exponent", [0.75, 1.0])
+@pytest.mark.parametrize("graft", ["base", "grad", None])
+def test_directions_beyond_float16_give_no_nan(graft: Any, exponent: float, estimator: Any) -> None:
+    """Gradients of 1e-4 have an inverse of up to 1e7, float16 ends at 65504."""
+    weight = nn.Parameter(normal(6, 8).half())
+    optimizer = Preconditioned(
+        torch.optim.SGD([weight], lr=1e-4),
+        graft=graft,
+        exponent=exponent,
+        estimator=estimator,
+        **OPTIONS,
+    )
+    for seed in range(3):
+        step(optimizer, [weight], [(1e-4 * normal(6, 8, seed=seed)).half()])
+        assert weight.isfinite().all()
+
+
+def test_a_direction_beyond_float16_still_turns_the_step() -> None:
+    """The same gradients in float32 say where a float16 parameter goes, and how far."""
+    steps = []
+    for dtype in (torch.float16, torch.float32):
+        weight = nn.Parameter(torch.zeros(6, 8, dtype=dtype))
+        optimizer = Preconditioned(torch.optim.SGD([weight], lr=1.0), exponent=1.0, **OPTIONS)
+        gradient = (1e-4 * normal(6, 8, seed=1)).half()
+        step(optimizer, [weight], [gradient.to(dtype)])
+        steps.append(weight.detach().double())
+    assert relative_error(*steps) < 2e-3
+
+
 def test_reports_read_well() -> None:
     params = [nn.Parameter(normal(5, 7)), nn.Parameter(normal(3))]
     optimizer = MAKERS["Shampoo"](params, block_size=4)

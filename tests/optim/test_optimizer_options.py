@@ -88,6 +88,8 @@ def test_bases_that_cannot_be_wrapped() -> None:
     ("options", "error", "message"),
     [
         ({"lr": -1.0}, ValueError, "lr must be >= 0 (got lr=-1.0)"),
+        ({"lr": torch.tensor(-1.0)}, ValueError, "lr must be >= 0 (got lr=-1.0)"),
+        ({"lr": torch.ones(2)}, TypeError, "lr must be a number (got lr=tensor([1., 1.]))"),
         ({"weight_decay": -1.0}, ValueError, "weight_decay must be >= 0"),
         ({"graft_eps": -1.0}, ValueError, "graft_eps must be >= 0"),
         ({"betas": (0.9, 1.0)}, ValueError, "betas[1] must be < 1"),
@@ -110,6 +112,15 @@ def test_lists_of_gradients_must_fit() -> None:
     )
     assert_refused(
         lambda: engine.update([torch.zeros(9), None]), ValueError, "must keep the shape (3, 3)"
+    )
+    engine.update([normal(3, 3), None])
+    assert_refused(
+        lambda: engine.precondition([]), ValueError, "tensors must be one per parameter (got 0"
+    )
+    assert_refused(
+        lambda: engine.precondition([normal(9), None]),
+        ValueError,
+        "parameter 0 and its tensor must keep the shape (3, 3)",
     )
     assert_refused(
         lambda: KroneckerPreconditioner([1.0]),  # type: ignore[list-item]

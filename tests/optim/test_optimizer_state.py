@@ -13,6 +13,11 @@ import torch
 from helpers import normal
 from optimizer_problems import make_problem, train, values_of
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 
 from kronext.optim import KroneckerPreconditioner, Preconditioned, Shampoo
 
@@ -150,6 +155,69 @@ def test_other_blocks_are_refused_before_anything_is_written(make: str) -> None:
     with pytest.raises(ValueError, match=rf"{name}: state 0 must have one left per block.*\(got"):
         optimizer.load_state_dict(saved)
     assert_equal_states(optimizer.state_dict(), before)
+
+
+def break_step(entry: dict[str, Any]) -> None:
+    del entry["kronecker"]["step"]
+
+
+def break_estimator(entry: dict[str, Any]) -> None:
+    entry["kronecker"]["estimator"] = "optimal"
+
+
+def break_momentum(entry: dict[str, Any]) -> None:
+    (entry["kronecker"] if "momentum" in entry["kronecker"] else entry)["momentum"] = normal(7, 9)
+
+
+@pytest.mark.parametrize("make", ["AdamW", "Shampoo adam"])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (break_step, "state 0 must have a step, an int >= 0 .got step=None"),
+        (break_estimator, "state 0 must be of estimator 'shampoo2'.*got estimator='optimal'"),
+        (break_momentum, r"state 0 must have a momentum of shape \(9, 7\).*got momentum=\(7, 9\)"),
+    ],
+)
+def test_other_states_are_refused_before_anything_is_written(
+    damage: Callable[[dict[str, Any]], None], message: str, make: str
+) -> None:
+    weight = nn.Parameter(normal(9, 7))
+    optimizer = MAKERS[make]([weight])
+    weight.grad = normal(9, 7)
+    optimizer.step()
+    saved = copy.deepcopy(optimizer.state_dict())
+    damage(saved["state"][0])
+    saved["param_groups"][0]["lr"] = 123.0
+    before = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(ValueError, match=f"{type(optimizer).__name__}: {message}"):
+        optimizer.load_state_dict(saved)
+    assert_equal_states(optimizer.state_dict(), before)
+
+
+# Adagrad has its state from the start, so torch does not fill in the target's by a step and cannot
+# put a full state dict of anything that its own state lacks into it.
+@pytest.mark.parametrize(
+    ("make", "full_state_dict"),
+    [(make, full) for make in MAKERS for full in (False, True) if not (full and "fed" in make)],
+)
+def test_states_keyed_by_name_resume_bit_for_bit(make: str, full_state_dict: bool) -> None:
+    """torch.distributed.checkpoint calls parameters by name."""
+    choice = StateDictOptions(full_state_dict=full_state_dict)
+    net, loss = make_problem()
+    optimizer = MAKERS[make](net.parameters())
+    train(optimizer, loss, 0, 5)
+    # A copy: torch's optimizers, as wrapped here, take over the very tensors that they are given.
+    saved = copy.deepcopy(get_optimizer_state_dict(net, optimizer, options=choice))
+    assert "0.weight" in saved["state"]
+    other, other_loss = make_problem(seed=1)
+    other.load_state_dict(net.state_dict())
+    resumed = MAKERS[make](other.parameters())
+    set_optimizer_state_dict(other, resumed, saved, options=choice)
+    assert_equal_states(resumed.state_dict(), optimizer.state_dict())
+    train(optimizer, loss, 5, 9)
+    train(resumed, other_loss, 5, 9)
+    for ours, theirs in zip(values_of(net), values_of(other), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_the_state_of_an_unwrapped_base_can_be_taken_over() -> None:

@@ -313,6 +313,46 @@ def test_step_hooks_run_on_both_optimizers(problem: Problem) -> None:
     assert calls == ["before", "base", "after"] * 2
 
 
+def test_state_dict_hooks_run_on_the_wrapper(problem: Problem) -> None:
+    net, loss = problem
+    optimizer = Preconditioned(torch.optim.SGD(net.parameters(), lr=0.1), **SOON)
+    train(optimizer, loss, 0, 4)
+    calls: list[str] = []
+    seen: list[object] = []
+
+    def mark(_: object, state_dict: dict[str, object]) -> dict[str, object]:
+        seen.append(state_dict["state"])
+        return {**state_dict, "mark": "saved"}
+
+    def unmark(_: object, state_dict: dict[str, object]) -> None:
+        calls.append(str(state_dict.pop("mark")))
+
+    optimizer.register_state_dict_pre_hook(lambda _: calls.append("before"))
+    optimizer.register_state_dict_post_hook(mark)
+    optimizer.register_load_state_dict_pre_hook(unmark)
+    optimizer.register_load_state_dict_post_hook(lambda it: calls.append(type(it).__name__))
+    saved = optimizer.state_dict()
+    assert saved["mark"] == "saved"
+    assert "kronecker" in seen[0][0]  # type: ignore[index]
+    optimizer.load_state_dict(saved)
+    assert calls == ["before", "saved", "Preconditioned"]
+    assert saved["mark"] == "saved", "a hook may change its copy only"
+
+
+def test_a_base_without_momentum_may_say_none() -> None:
+    results = []
+    for momentum in (None, 0.0):
+        weight = nn.Parameter(normal(5, 7))
+        base = torch.optim.SGD([{"params": [weight]}], lr=0.1)
+        base.param_groups[0]["momentum"] = momentum
+        optimizer = Preconditioned(base, start_step=1)
+        base.step = lambda w=weight: w.data.sub_(0.1 * w.grad)  # type: ignore[method-assign]
+        weight.grad = normal(5, 7, seed=1)
+        optimizer.step()
+        results.append(weight.detach())
+    assert torch.equal(*results)
+
+
 def test_zero_grad_clears_the_gradients(problem: Problem) -> None:
     net, loss = problem
     optimizer = Preconditioned(torch.optim.SGD(net.parameters(), lr=0.1), **SOON)

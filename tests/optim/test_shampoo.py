@@ -137,3 +137,17 @@ def test_state_of_other_dtypes(dtype: torch.dtype, graft: str) -> None:
         theirs.step()
     assert {tensor.dtype for tensor in ours.state[weight].values()} == {wide}
     assert relative_error(weight.detach(), exact.detach()) < 4 * torch.finfo(dtype).eps + 1e-6
+
+
+@pytest.mark.parametrize("graft", ["adam", None])
+def test_the_learning_rate_may_be_a_tensor(graft: str | None) -> None:
+    """With graft=None and no roots yet the step is the momentum itself, which must last."""
+    results = []
+    for lr in (0.5, torch.tensor(0.5)):
+        weight = nn.Parameter(normal(5, 7))
+        shampoo = Shampoo([weight], lr=lr, weight_decay=0.1, graft=graft, start_step=3)
+        for t in range(5):
+            weight.grad = normal(5, 7, seed=t)
+            shampoo.step()
+        results.append(weight.detach())
+    assert relative_error(results[1], results[0].double()) < 1e-6

@@ -193,9 +193,9 @@ def test_other_dtypes(dtype: torch.dtype) -> None:
         usable = engine.update([gradient])
     (direction,) = engine.precondition(usable)
     assert direction is not None
-    assert direction.dtype == dtype
-    state = engine.state_dict()[0]
     expected_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    assert direction.dtype == expected_dtype
+    state = engine.state_dict()[0]
     assert {tensor.dtype for name in ("left", "left_root") for tensor in state[name]} == {
         expected_dtype
     }
