@@ -33,8 +33,9 @@ constexpr double kLongestRow = 0.7;
 constexpr double kLargestRotation = 0.6;
 constexpr double kLargestQuadraticRotation = 0.25;
 // Bounds of the relative error: of Daleckii and Krein with none of `rotations` left, and above
-// which that many rotations will not do (observed on factors of training runs); and of the whole,
-// where |VT V - I|_F^2 is added, as what VT V lacks is corrected to first order.
+// which that many rotations will not do (observed on factors of training runs); and of the whole. H
+// = VT V
+// - I is corrected to first order, which leaves at most |H|_F |H diag(f)|_F / |f|.
 constexpr int kMaxRotations = 3;
 KRONEXT_HOST_DEVICE double largest_remainder(int rotations) {
   return rotations == 0 ? 7e-6 : rotations == 1 ? 3e-4 : rotations == 2 ? 1e-2 : 0.06;
@@ -42,6 +43,9 @@ KRONEXT_HOST_DEVICE double largest_remainder(int rotations) {
 constexpr double kLargestError = 9e-6;
 // The remainder is not known for a larger |S|_F, however small the gains of what it couples.
 constexpr double kLargestCoupling = 0.5;
+// By how much rotations may cancel: (UT diag(x) U)_jj over the new x_j. B is kept in float32, which
+// is as good as float64 while no small eigenvalue comes out of a difference of large ones.
+constexpr double kLargestCancellation = 16;
 
 // B in the current basis. Row-major, symmetric.
 struct NearDiagonal {
@@ -94,8 +98,11 @@ struct WarmStartKernel {
   // k <- U of scale K for W = K KT; `cube` is K W, or null for the quadratic U.
   void (*rotation)(const float* w, const float* cube, int64_t n, float scale, float* k,
                    int64_t first, int64_t last);
+  // sums[j] <- sum_i weights[i] u[i][j]^2 of columns [first, last).
+  void (*weigh_columns)(const float* u, const double* weights, int64_t n, double* sums,
+                        int64_t first, int64_t last);
   // out <- f(B) by Daleckii and Krein, between columns of V with VT V = gram, whose distance from
-  // the identity is corrected to first order; defects[i] <- its squares.
+  // the identity is corrected to first order; defects[i] <- the squares of row i of that.
   void (*function)(const NearDiagonal&, const float* gram, double exponent, float* out,
                    double* defects, int64_t first, int64_t last);
 };

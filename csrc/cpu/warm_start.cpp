@@ -103,6 +103,17 @@ void rotation(const float* w, const float* cube, int64_t n, float scale, float* 
   }
 }
 
+void weigh_columns(const float* u, const double* weights, int64_t n, double* sums, int64_t first,
+                   int64_t last) {
+  for (int64_t j = first; j < last; ++j) sums[j] = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const double weight = weights[i];
+    for (int64_t j = first; j < last; ++j) {
+      sums[j] += weight * double(u[i * n + j]) * double(u[i * n + j]);
+    }
+  }
+}
+
 void function(const NearDiagonal& m, const float* gram, double exponent, float* out,
               double* defects, int64_t first, int64_t last) {
   for (int64_t i = first; i < last; ++i) {
@@ -133,6 +144,7 @@ extern const WarmStartKernel kWarmStart{
     .limit = limit,
     .multiply = multiply,
     .rotation = rotation,
+    .weigh_columns = weigh_columns,
     .function = function,
 };
 

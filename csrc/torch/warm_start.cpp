@@ -43,6 +43,7 @@ class WarmStart {
       if (!(error <= largest_remainder(rotations))) return false;
       if (!solve_blocks(rotations % 2 ? 0 : block_size() / 2)) return false;
       rotate();
+      if (!(cancellation_ <= kLargestCancellation)) return false;
     }
   }
 
@@ -157,11 +158,10 @@ class WarmStart {
       return HUGE_VAL;
     }
     coupling = std::sqrt(coupling);
-    const double error =
-        remainder / (damping_.root * std::sqrt(norm) * (1 - std::min(coupling, kLargestCoupling))) +
-        error_of_largest();
-    // At least one rotation more.
-    return coupling > kLargestCoupling ? std::max(error, largest_remainder(1)) : error;
+    const double error = remainder / (damping_.root * std::sqrt(norm)) + error_of_largest();
+    // Where the bound does not hold, one rotation more is needed at least.
+    return coupling <= kLargestCoupling ? error / (1 - coupling)
+                                        : std::max(error, largest_remainder(1));
   }
 
   // How far the largest eigenvalue, a measure of the damping, may lie above the largest of d.
@@ -208,7 +208,22 @@ class WarmStart {
     over_rows([&](int64_t first, int64_t last) { kernels_.mirror(b, n_, 1, b, first, last); });
     replace(b_, b);
     replace(v_, v);
+
+    std::vector<double> sums(n_);
+    for (const Block& block : blocks) {
+      kernels_.weigh_columns(q + block.first * block_size(), damped_.data() + block.first,
+                             block.size, sums.data() + block.first, 0, block.size);
+    }
+    note_cancellation(sums);
     return true;
+  }
+
+  // Reads the diagonal anew; `sums` are those of weigh_columns with the old x.
+  void note_cancellation(const std::vector<double>& sums) {
+    read_diagonal(nullptr);
+    double largest = 0;
+    for (int64_t j = 0; j < n_; ++j) largest = std::max(largest, sums[j] * inverse_damped_[j]);
+    cancellation_ *= largest;
   }
 
   // Eigenvectors of the blocks, one after the other, each dense in block_size() n / blocks values.
@@ -251,7 +266,6 @@ class WarmStart {
 
   // V <- V U, B <- UT B U.
   void rotate() {
-    read_diagonal(nullptr);
     float *u = take(), *w = take(), *b = take();
     std::vector<double> limits(n_);
     over_rows([&](int64_t first, int64_t last) {
@@ -272,6 +286,11 @@ class WarmStart {
     run_one(cpu::kernels().precondition, {dense(v_), Matrix{}, dense(u), dense(w)});
     replace(b_, b);
     replace(v_, w);
+    std::vector<double> sums(n_);
+    over_rows([&](int64_t first, int64_t last) {
+      kernels_.weigh_columns(u, damped_.data(), n_, sums.data(), first, last);
+    });
+    note_cancellation(sums);
     spare_.push_back(u);
   }
 
@@ -302,7 +321,13 @@ class WarmStart {
       kernels_.function(near_diagonal(), gram, 1 / damping_.root, f, remainder_.data(), first,
                         last);
     });
-    const double defect = std::accumulate(remainder_.begin(), remainder_.end(), 0.0);
+    double squares = 0, weighted = 0, norm = 0;
+    for (int64_t i = 0; i < n_; ++i) {
+      squares += remainder_[i];
+      weighted += gains_[i] * gains_[i] * remainder_[i];
+      norm += gains_[i] * gains_[i];
+    }
+    const double defect = std::sqrt(squares * weighted / norm);
     const double scale = gain_scale_ * std::pow(inverse_scale_, 1 / damping_.root);
     // No entry exceeds the norm of the root, which is about `scale`.
     constexpr double kLargestScale = 0x1p127;
@@ -319,6 +344,7 @@ class WarmStart {
   std::vector<float*> spare_;
   float *b_ = nullptr, *v_ = nullptr;
   double inverse_scale_ = 1, gain_scale_ = 1;
+  double cancellation_ = 1;  // of all rotations so far, at most
   std::vector<double> values_, damped_, inverse_damped_, gains_, remainder_, kink_;
 };
 

@@ -419,3 +419,21 @@ def test_bases_that_are_of_no_use_are_dropped() -> None:
         out = torch.full_like(A, 7.0)
         assert int(ops.inverse_root_(out, broken, 4, basis=good)) == 1
         assert (out == 7).all(), f"n={n}: the old root was overwritten"
+
+
+@pytest.mark.parametrize("root", [1, 2, 4])
+def test_a_basis_that_mixes_the_ends_of_the_spectrum(root: float) -> None:
+    """Orthogonal, and it diagonalises all but one pair, whose small eigenvalue cancels away."""
+    for n in (128, 257):
+        A = with_condition(n, 1e6, seed=n)
+        vectors = torch.linalg.eigh(A.double()).eigenvectors
+        for angle in (1e-4, 1e-2, 0.25 * torch.pi):
+            c, s = torch.tensor(angle).cos(), torch.tensor(angle).sin()
+            basis = vectors.clone()
+            basis[:, 0] = c * vectors[:, 0] + s * vectors[:, -1]
+            basis[:, -1] = c * vectors[:, -1] - s * vectors[:, 0]
+            for options in ({}, {"relative_eps": 1e-6}, {"eps": 1e-4}):
+                out = torch.empty_like(A)
+                assert int(ops.inverse_root_(out, A, root, basis=basis.float(), **options)) == 0
+                error = relative_error(out, reference.inverse_root(A, root, **options))
+                assert error <= 1e-5, f"n={n}, angle {angle:.0e}, {options}: error {error:.1e}"
