@@ -28,7 +28,7 @@ RULES = (
         "two floats",
         REGISTERS,
         required=PIECES,
-        forbidden=("MUFU.RSQ64H", "MUFU.RCP64H"),
+        forbidden=("MUFU.RSQ64H",),
         spill_bytes=192,
         reason=SPILLS,
     ),
