@@ -306,9 +306,9 @@ class KroneckerPreconditioner:
         if finite:
             # The gradient is zero where it was not finite; to leave the factor as it was its decay
             # must be 1, which only the device knows.
-            flags = torch.stack(finite).to(lefts[0].dtype)
-            scales = torch.tensor(decays, dtype=flags.dtype, device=flags.device)
-            masked = (flags * (scales - 1) + 1).unbind()
+            flags = torch.stack(finite).to(lefts[0].dtype).unbind()
+            masked = torch._foreach_mul(flags, [decay - 1 for decay in decays])
+            torch._foreach_add_(masked, 1.0)
             torch._foreach_mul_(lefts, masked)
             torch._foreach_mul_(rights, masked)
             decays = [1.0] * len(lefts)
