@@ -31,7 +31,7 @@ void solve_by_kernels(const CudaDevice& device, const std::vector<cuda::Spectral
       cuda::plan_inverse_root(tasks.data(), int64_t(tasks.size()), device.shape());
   device.run(
       plan,
-      [&](void*, void* table) { cuda::fill_inverse_root_table(plan, tasks.data(), table); },
+      [&](void* table, void*) { cuda::fill_inverse_root_table(plan, tasks.data(), table); },
       [&](const void* table, void*) {
         return cuda::inverse_root(plan, table, options, device.stream());
       });
@@ -42,7 +42,7 @@ void solve_by_kernels(const CudaDevice& device, const std::vector<cuda::Spectral
       cuda::plan_panel_eigh(large.data(), int64_t(large.size()), device.shape());
   device.run(
       panels,
-      [&](void*, void* table) { cuda::fill_panel_eigh_table(panels, large.data(), table); },
+      [&](void* table, void*) { cuda::fill_panel_eigh_table(panels, large.data(), table); },
       [&](const void* table, void* workspace) {
         return cuda::panel_eigh(panels, table, workspace, options, device.stream());
       });
