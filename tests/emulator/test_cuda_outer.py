@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import pytest
 import torch
-from emulated_ops import EmulatedOps
+from emulated_outer import EmulatedOuter
 from helpers import (
     FACTOR,
     FLOATING,
@@ -25,19 +24,18 @@ from outer_cases import DECAY, WEIGHT, check_update, factors
 from torch import Tensor
 
 Schedules = Callable[[], Iterator[str]]
-Program = Callable[..., "subprocess.CompletedProcess[str]"]
 SIZES = ("small", "large")
 TENSOR_CORES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @pytest.fixture
-def emulated(emulator: ModuleType) -> EmulatedOps:
-    return EmulatedOps(emulator)
+def emulated(emulator: ModuleType) -> EmulatedOuter:
+    return EmulatedOuter(emulator)
 
 
 @pytest.mark.parametrize("tiles", SIZES)
 @pytest.mark.parametrize("dtype", TENSOR_CORES, ids=name)
-def test_values_of_every_shape(dtype: torch.dtype, tiles: str, emulated: EmulatedOps) -> None:
+def test_values_of_every_shape(dtype: torch.dtype, tiles: str, emulated: EmulatedOuter) -> None:
     emulated.tiles = tiles
     for m, n in SHAPES:
         check_update(emulated.outer_update_, normal(m, n, dtype=dtype), *factors(m, n))
@@ -46,7 +44,7 @@ def test_values_of_every_shape(dtype: torch.dtype, tiles: str, emulated: Emulate
 @pytest.mark.parametrize("factor_dtype", FACTOR, ids=name)
 @pytest.mark.parametrize("dtype", FLOATING, ids=name)
 def test_values_in_float64(
-    dtype: torch.dtype, factor_dtype: torch.dtype, emulated: EmulatedOps
+    dtype: torch.dtype, factor_dtype: torch.dtype, emulated: EmulatedOuter
 ) -> None:
     if torch.float64 not in (dtype, factor_dtype):
         factor_dtype = torch.float64
@@ -58,14 +56,14 @@ def test_values_in_float64(
 @pytest.mark.parametrize("tiles", SIZES)
 @pytest.mark.parametrize("dtype", FLOATING, ids=name)
 @pytest.mark.parametrize("view", [sliced, transposed_memory])
-def test_strided_gradients(view, dtype: torch.dtype, tiles: str, emulated: EmulatedOps) -> None:
+def test_strided_gradients(view, dtype: torch.dtype, tiles: str, emulated: EmulatedOuter) -> None:
     emulated.tiles = tiles
     for m, n in [(5, 7), (33, 17), (64, 72), (40, 136)]:
         check_update(emulated.outer_update_, view(normal(m, n, dtype=dtype)), *factors(m, n))
 
 
 @pytest.mark.parametrize("dtype", TENSOR_CORES, ids=name)
-def test_unaligned_memory(dtype: torch.dtype, emulated: EmulatedOps) -> None:
+def test_unaligned_memory(dtype: torch.dtype, emulated: EmulatedOuter) -> None:
     """Every offset of a gradient and of a factor inside 16 bytes."""
     for offset in range(8):
         m, n = 20, 24
@@ -78,7 +76,7 @@ def test_unaligned_memory(dtype: torch.dtype, emulated: EmulatedOps) -> None:
         check_update(emulated.outer_update_, G, L, R)
 
 
-def test_batch_dimensions_broadcast_from_gradient_to_factor(emulated: EmulatedOps) -> None:
+def test_batch_dimensions_broadcast_from_gradient_to_factor(emulated: EmulatedOuter) -> None:
     check_update(emulated.outer_update_, normal(2, 17, 9), *factors(3, 2, 17, 9))
     check_update(
         emulated.outer_update_, normal(1, 17, 9).expand(3, 2, 17, 9), *factors(3, 2, 17, 9)
@@ -88,7 +86,7 @@ def test_batch_dimensions_broadcast_from_gradient_to_factor(emulated: EmulatedOp
 @pytest.mark.parametrize("tiles", SIZES)
 @pytest.mark.parametrize("dtype", FLOATING, ids=name)
 def test_every_schedule_gives_the_same_bits(
-    dtype: torch.dtype, tiles: str, emulated: EmulatedOps, schedules: Schedules
+    dtype: torch.dtype, tiles: str, emulated: EmulatedOuter, schedules: Schedules
 ) -> None:
     """A ragged list, on few blocks (many tiles each) and on many (tiles split in depth)."""
     shapes = [(40, 40), (7, 2100), (129, 20), (0, 5), (1, 1)]
@@ -111,7 +109,7 @@ def test_every_schedule_gives_the_same_bits(
     assert emulated.split_tiles > 0
 
 
-def test_split_tiles_are_accurate(emulated: EmulatedOps) -> None:
+def test_split_tiles_are_accurate(emulated: EmulatedOuter) -> None:
     emulated.multiprocessors = 16
     for dtype in FLOATING:
         G = normal(24, 2000, dtype=dtype)
@@ -126,7 +124,7 @@ def test_split_tiles_are_accurate(emulated: EmulatedOps) -> None:
 
 
 @pytest.mark.parametrize("tiles", SIZES)
-def test_long_sums_are_not_biased(tiles: str, emulated: EmulatedOps) -> None:
+def test_long_sums_are_not_biased(tiles: str, emulated: EmulatedOuter) -> None:
     """Tensor cores truncate, so a diagonal of positive terms shows whether sums are flushed."""
     for dtype in TENSOR_CORES:
         G = (normal(16, 8192) + 8).to(dtype)
@@ -139,7 +137,7 @@ def test_long_sums_are_not_biased(tiles: str, emulated: EmulatedOps) -> None:
         assert abs(bias) < 5e-7, f"{dtype}: {bias:.1e}"
 
 
-def test_factors_inside_a_larger_buffer(emulated: EmulatedOps) -> None:
+def test_factors_inside_a_larger_buffer(emulated: EmulatedOuter) -> None:
     buffer = torch.full((4, 40, 40), float("nan"))
     L = buffer[::2, :, :]
     L.copy_(symmetric(2, 40, 40))
@@ -150,7 +148,7 @@ def test_factors_inside_a_larger_buffer(emulated: EmulatedOps) -> None:
     assert buffer[1::2].isnan().all(), "memory between the factors was written"
 
 
-def test_only_the_lower_triangle_is_read(emulated: EmulatedOps) -> None:
+def test_only_the_lower_triangle_is_read(emulated: EmulatedOuter) -> None:
     for m in (5, 32, 70):
         L = symmetric(m, m)
         poisoned = L.tril() + torch.full((m, m), float("nan")).triu(1)
@@ -160,7 +158,7 @@ def test_only_the_lower_triangle_is_read(emulated: EmulatedOps) -> None:
         assert torch.equal(L, poisoned), f"m={m}: the upper triangle was read"
 
 
-def test_zero_decay_does_not_read_the_factor(emulated: EmulatedOps) -> None:
+def test_zero_decay_does_not_read_the_factor(emulated: EmulatedOuter) -> None:
     for dtype in FLOATING:
         for m in (5, 32, 45):
             L, G = torch.full((m, m), float("nan")), normal(m, 9, dtype=dtype)
@@ -170,7 +168,7 @@ def test_zero_decay_does_not_read_the_factor(emulated: EmulatedOps) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=name)
-def test_16_bit_products_are_exact(dtype: torch.dtype, emulated: EmulatedOps) -> None:
+def test_16_bit_products_are_exact(dtype: torch.dtype, emulated: EmulatedOuter) -> None:
     G = torch.randint(-8, 9, (37, 50), generator=torch.Generator().manual_seed(0)).to(dtype)
     L, R = torch.zeros(37, 37), torch.zeros(50, 50)
     emulated.outer_update_(L, R, G, decay=1.0, weight=1.0)
@@ -179,7 +177,7 @@ def test_16_bit_products_are_exact(dtype: torch.dtype, emulated: EmulatedOps) ->
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
-def test_non_finite_values_stay_in_their_matrix(poison: float, emulated: EmulatedOps) -> None:
+def test_non_finite_values_stay_in_their_matrix(poison: float, emulated: EmulatedOuter) -> None:
     for dtype in FLOATING:
         G = normal(3, 20, 33, dtype=dtype)
         L, R = factors(3, 20, 33)
@@ -194,7 +192,7 @@ def test_non_finite_values_stay_in_their_matrix(poison: float, emulated: Emulate
         assert L[1, :4, :4].isfinite().all()
 
 
-def test_list_takes_a_number_for_each_gradient_and_any_side(emulated: EmulatedOps) -> None:
+def test_list_takes_a_number_for_each_gradient_and_any_side(emulated: EmulatedOuter) -> None:
     shapes = [(4, 4), (33, 20), (7, 9)]
     Gs = [normal(*shape, dtype=torch.bfloat16, seed=i) for i, shape in enumerate(shapes)]
     listed = [factors(*shape) for shape in shapes]
@@ -211,7 +209,7 @@ def test_list_takes_a_number_for_each_gradient_and_any_side(emulated: EmulatedOp
         torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-6)
 
 
-def test_mixed_list_is_one_launch_for_each_arithmetic(emulated: EmulatedOps) -> None:
+def test_mixed_list_is_one_launch_for_each_arithmetic(emulated: EmulatedOuter) -> None:
     Gs = [normal(6, 9, dtype=dtype, seed=i) for i, dtype in enumerate(FLOATING * 2)]
     pairs = [factors(6, 9) for _ in Gs]
     emulated.outer_update_list_(
@@ -228,21 +226,13 @@ def test_mixed_list_is_one_launch_for_each_arithmetic(emulated: EmulatedOps) -> 
     assert not emulated.launched
 
 
-@pytest.mark.sanitize
-@pytest.mark.parametrize("order", [(), ("1",), ("2",)], ids=["forward", "random 1", "random 2"])
-@pytest.mark.parametrize("sanitizer", ["asan", "tsan"])
-def test_sanitizers_are_silent(sanitizer: str, order: tuple[str, ...], program: Program) -> None:
-    result = program(f"emulator_{sanitizer}", "outer", *order)
-    assert result.returncode == 0, result.stderr
-
-
 def smallest_eigenvalue_ratio(L: Tensor) -> float:
     values = torch.linalg.eigvalsh(L.double())
     return (values[0] / values[-1]).item()
 
 
 @pytest.mark.parametrize("tiles", SIZES)
-def test_precision_chooses_the_products(tiles: str, emulated: EmulatedOps) -> None:
+def test_precision_chooses_the_products(tiles: str, emulated: EmulatedOuter) -> None:
     """Errors of one and two parts, and a Gram matrix of two parts that stays PSD at rank 1."""
     emulated.tiles = tiles
     G = normal(48, 100)
@@ -263,7 +253,7 @@ def test_precision_chooses_the_products(tiles: str, emulated: EmulatedOps) -> No
     assert smallest_eigenvalue_ratio(L) > -1e-6
 
 
-def test_tiles_follow_the_size_of_the_matrices(emulated: EmulatedOps) -> None:
+def test_tiles_follow_the_size_of_the_matrices(emulated: EmulatedOuter) -> None:
     emulated.multiprocessors = 1
     for size, tiles in ((64, "small"), (256, "large")):
         G = normal(size, 32, dtype=torch.bfloat16)

@@ -5,15 +5,18 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
-from kernel_costs import DEVICES, SIZES, cost
-from kernel_rules import ARCHITECTURES, KernelShape, occupancy, problems, rule_for
+from kernel_costs import DEVICES, Cost
+from kernel_rules import ARCHITECTURES, KernelShape, Rule, occupancy, problems
 from sass import ROOT, Kernel, compile_kernels, missing_tools
 
 sys.path.insert(0, str(ROOT / "tests" / "emulator"))
@@ -22,30 +25,57 @@ import building
 PROCESSES = 2
 DOCUMENT = ROOT / "docs" / "kernels.md"
 BEGIN, END = "<!-- kernels-check: begin -->", "<!-- kernels-check: end -->"
-Checked = dict[tuple[str, str], tuple[Kernel, KernelShape]]  # by kernel name and architecture
+OPS = [
+    importlib.import_module(path.stem) for path in sorted(Path(__file__).parent.glob("rules_*.py"))
+]
 
 
-def load_emulator() -> ModuleType:
+@dataclass(frozen=True)
+class Checked:
+    """A kernel for one architecture, how it is launched, and what it must be like."""
+
+    kernel: Kernel
+    shape: KernelShape
+    rule: Rule
+
+    def problems(self) -> list[str]:
+        return problems(self.kernel, self.shape, self.rule)
+
+
+def load_shapes() -> list[KernelShape]:
     building.configure()
-    return building.load_module()
+    shapes: list[KernelShape] = building.load_module().kernels()
+    return shapes
+
+
+def rule_for(shape: KernelShape) -> Rule:
+    (rules,) = [op.RULES for op in OPS if shape.op == op.OP]
+    rule: Rule = next(rule for rule in rules if re.match(rule.name, shape.name))
+    return rule
 
 
 def find_shape(kernel: Kernel, shapes: list[KernelShape]) -> KernelShape:
     squeezed = kernel.name.replace(" ", "")
-    matches = [s for s in shapes if f"<{s.tile.replace(' ', '')}>" in squeezed]
+    matches = [s for s in shapes if s.symbol.replace(" ", "") in squeezed]
     if len(matches) != 1:
-        raise RuntimeError(f"{kernel.name} is in no table of kernels")
+        raise RuntimeError(f"{kernel.name} is in {len(matches)} tables of kernels")
     return matches[0]
 
 
-def compile_all(shapes: list[KernelShape]) -> Checked:
+def compile_all(shapes: list[KernelShape]) -> list[Checked]:
     sources = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
     jobs = [(source, architecture) for source in sources for architecture in ARCHITECTURES]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(PROCESSES) as pool:
         results = pool.map(lambda job: compile_kernels(*job, Path(folder)), jobs)
         kernels = [kernel for result in results for kernel in result]
     pairs = [(kernel, find_shape(kernel, shapes)) for kernel in kernels]
-    return {(shape.name, kernel.architecture): (kernel, shape) for kernel, shape in pairs}
+    pairs.sort(key=lambda pair: shapes.index(pair[1]))
+    checked = [Checked(kernel, shape, rule_for(shape)) for kernel, shape in pairs]
+    if len(checked) != len(shapes) * len(ARCHITECTURES):
+        raise RuntimeError(
+            f"{len(checked)} kernels were compiled, {len(shapes) * len(ARCHITECTURES)} are launched"
+        )
+    return checked
 
 
 def row(*cells: object) -> str:
@@ -56,83 +86,79 @@ def separator(columns: int) -> str:
     return row(*["---"] * columns)
 
 
-def build_table(checked: Checked, shapes: list[KernelShape]) -> list[str]:
+def machine_code_table(checked: list[Checked]) -> list[str]:
     """One line a kernel; four numbers are those of the four architectures."""
-    lines = [
-        row("kernel of outer_update", "threads", "shared KB", "registers", "spill bytes", "blocks"),
-        separator(6),
-    ]
-    for shape in shapes:
-        kernels = [checked[shape.name, a][0] for a in ARCHITECTURES]
-        spills = " / ".join(str(k.spill_bytes) for k in kernels)
-        reason = rule_for(shape).reason
+    headings = ["kernel", "threads", "shared KB", "registers", "spill bytes", "blocks"]
+    lines = [row(*headings), separator(len(headings))]
+    for name in dict.fromkeys(c.shape.name for c in checked):
+        same = {c.kernel.architecture: c for c in checked if c.shape.name == name}
+        each = [same[architecture] for architecture in ARCHITECTURES]
+        shape, reason = each[0].shape, each[0].rule.reason
+        spills = " / ".join(str(c.kernel.spill_bytes) for c in each)
         lines.append(
             row(
-                shape.name,
+                name,
                 shape.threads,
                 f"{shape.shared_bytes / 1024:.0f}",
-                " / ".join(str(k.registers) for k in kernels),
-                f"{spills} ({reason})" if any(k.spill_bytes for k in kernels) else 0,
-                " / ".join(str(occupancy(k, shape)) for k in kernels),
+                " / ".join(str(c.kernel.registers) for c in each),
+                f"{spills} ({reason})" if any(c.kernel.spill_bytes for c in each) else 0,
+                " / ".join(str(occupancy(c.kernel, c.shape)) for c in each),
             )
         )
     return lines
 
 
-def cost_table(shapes: list[KernelShape]) -> list[str]:
-    headings = ["kernel", "list", "read MB", "written MB", "Gflop"]
-    lines = [row(*headings, *(f"{d.name} us" for d in DEVICES)), separator(5 + len(DEVICES))]
-    for size, count, m, n in SIZES:
-        for shape in shapes:
-            if shape.name.endswith("large") == (m == 64):
-                continue
-            c = cost(shape, count, m, n)
-            times = [c.seconds(d, shape.name == "float64") * 1e6 for d in DEVICES]
-            numbers = (c.read_bytes / 1e6, c.written_bytes / 1e6, c.operations / 1e9)
-            cells = [f"{number:.1f}" for number in (*numbers, *times)]
-            lines.append(row(shape.name, size, *cells))
+def cost_table(costs: Iterable[tuple[str, str, Cost]]) -> list[str]:
+    headings = ["kernel", "input", "read MB", "written MB", "Gflop"]
+    headings += [f"{device.name} us" for device in DEVICES]
+    lines = [row(*headings), separator(len(headings))]
+    for name, size, cost in costs:
+        times = [cost.seconds(device) * 1e6 for device in DEVICES]
+        numbers = (cost.read_bytes / 1e6, cost.written_bytes / 1e6, cost.operations / 1e9)
+        lines.append(row(name, size, *(f"{number:.1f}" for number in (*numbers, *times))))
     return lines
 
 
-def write_document(checked: Checked, shapes: list[KernelShape]) -> None:
+def write_document(checked: list[Checked], shapes: list[KernelShape]) -> None:
     version = subprocess.run(["nvcc", "--version"], capture_output=True, text=True).stdout
     release = version.split("release ")[1].split(",")[0]
     lines = [
         BEGIN,
+        "## Registers, shared memory, occupancy",
+        "",
         f"Written by `make kernels-check` with nvcc {release}. Numbers in fours are those of "
         + ", ".join(f"sm_{a}" for a in ARCHITECTURES)
         + "; blocks are those that fit a multiprocessor.",
+    ]
+    for op in OPS:
+        mine = [c for c in checked if c.shape.op == op.OP]
+        lines += ["", f"### {op.TITLE}", "", *machine_code_table(mine)]
+    lines += [
         "",
-        *build_table(checked, shapes),
-        "",
-        "### Expected, not measured",
+        "## Expected, not measured",
         "",
         "The larger of bytes over peak bandwidth and operations over peak rate, from the vendors' "
         "data sheets. No kernel here has run on a GPU; a real time is longer.",
-        "",
-        *cost_table(shapes),
-        END,
     ]
-    text = DOCUMENT.read_text()
-    head, rest = text.split(BEGIN)
-    DOCUMENT.write_text(head + "\n".join(lines) + rest.split(END)[1])
+    for op in OPS:
+        costs = op.costs([shape for shape in shapes if shape.op == op.OP])
+        lines += ["", f"### {op.TITLE}", "", *cost_table(costs)]
+    head, rest = DOCUMENT.read_text().split(BEGIN)
+    DOCUMENT.write_text(head + "\n".join([*lines, END]) + rest.split(END)[1])
 
 
 def main() -> int:
     if missing := missing_tools():
         print(f"kernels-check: {missing}")
         return 2
-    shapes: list[KernelShape] = load_emulator().outer_kernels()
+    shapes = load_shapes()
     checked = compile_all(shapes)
     failures = 0
-    for (name, architecture), (kernel, shape) in checked.items():
-        found = problems(kernel, shape)
+    for c in checked:
+        found = c.problems()
         failures += bool(found)
-        print(f"sm_{architecture:<4} {name:<24} {kernel.registers:>3} registers  "
-              f"{'; '.join(found) or 'ok'}")  # fmt: skip
-    if len(checked) != len(shapes) * len(ARCHITECTURES):
-        print(f"kernels-check: {len(checked)} kernels of {len(shapes) * len(ARCHITECTURES)}")
-        return 1
+        print(f"sm_{c.kernel.architecture:<4} {c.shape.op:<16} {c.shape.name:<24} "
+              f"{c.kernel.registers:>3} registers  {'; '.join(found) or 'ok'}")  # fmt: skip
     if not failures:
         write_document(checked, shapes)
     return int(failures > 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,15 +30,15 @@ WARP_REGISTERS = 256  # registers are given to a warp in such pieces
 
 
 class KernelShape(Protocol):
-    """How a kernel is launched; the emulator's module knows (outer_kernels)."""
+    """How a kernel is launched; the emulator's module knows (`kernels`)."""
 
+    op: str
     name: str
-    tile: str
+    symbol: str  # part of its demangled name
     threads: int
     shared_bytes: int
-    blocks: int
-    tile_size: int
-    depth: int
+    blocks: int  # on a multiprocessor
+    sizes: dict[str, int]  # what the op's costs are counted from
 
 
 @dataclass(frozen=True)
@@ -61,34 +60,6 @@ TENSOR_CORES = (
     r"STG.*\.128",
 )
 
-RULES = (
-    Rule(
-        "float16 small|bfloat16 small",
-        registers=168,
-        required=(*TENSOR_CORES, "HMMA.16816.F32"),
-        forbidden=DOUBLE_ARITHMETIC,
-        spill_bytes=48,
-        reason="addresses of the epilogue, once a tile",
-    ),
-    Rule(
-        "float16|bfloat16",
-        registers=255,
-        required=(*TENSOR_CORES, "HMMA.16816.F32"),
-        forbidden=DOUBLE_ARITHMETIC,
-    ),
-    Rule(
-        "float32",
-        registers=255,
-        required=(*TENSOR_CORES, "HMMA.16816.F32.BF16", "F2FP.BF16", r"LDS\.128", r"STS\.64"),
-        forbidden=(*DOUBLE_ARITHMETIC, "HMMA.*F16.F32"),
-    ),
-    Rule("float64", registers=128, required=("DFMA",), forbidden=("HMMA",)),
-)
-
-
-def rule_for(shape: KernelShape) -> Rule:
-    return next(rule for rule in RULES if re.match(rule.name, shape.name))
-
 
 def blocks_by_shared_memory(shape: KernelShape, architecture: str) -> int:
     limits = MULTIPROCESSORS[architecture]
@@ -104,9 +75,8 @@ def occupancy(kernel: Kernel, shape: KernelShape) -> int:
     return min(by_registers, by_shared, limits.threads // shape.threads)
 
 
-def problems(kernel: Kernel, shape: KernelShape) -> list[str]:
-    """What is wrong with the kernel; nothing, if all is as the rules want it."""
-    rule = rule_for(shape)
+def problems(kernel: Kernel, shape: KernelShape, rule: Rule) -> list[str]:
+    """What is wrong with the kernel; nothing, if all is as the rule wants it."""
     found = []
     if kernel.registers > rule.registers:
         found.append(f"{kernel.registers} registers, at most {rule.registers}")

@@ -2,105 +2,67 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
-import kernel_check
 import pytest
-from kernel_rules import ARCHITECTURES, occupancy, problems
-from sass import ROOT, Kernel, compile_kernels, missing_tools, read_ptxas
+from kernel_check import OPS, compile_all, load_shapes, rule_for
+from kernel_rules import KernelShape, Rule, occupancy, problems
+from sass import Kernel, missing_tools, read_ptxas
+from worse import Worse, compile_example
 
 needs_nvcc = pytest.mark.skipif(missing_tools() is not None, reason=str(missing_tools()))
-
-LARGE_TILE = """
-#include "csrc/cuda/outer_kernel.cuh"
-#include "csrc/cuda/outer_tiles.cuh"
-namespace kronext::cuda {
-template __global__ void outer_kernel<BFloat16Large>(const OuterTask*, const OuterCut*, float*,
-                                                     int*);
-}
-"""
 
 
 @dataclass(frozen=True)
 class Shape:
-    name: str = "bfloat16 large"
-    tile: str = ""
+    op: str = "outer"
+    name: str = "kernel"
+    symbol: str = ""
     threads: int = 256
     shared_bytes: int = 65648
     blocks: int = 1
-    tile_size: int = 128
-    depth: int = 32
+    sizes: dict[str, int] = field(default_factory=dict)
 
 
 @pytest.fixture(scope="module")
-def shapes() -> list[kernel_check.KernelShape]:
-    return kernel_check.load_emulator().outer_kernels()
+def shapes() -> list[KernelShape]:
+    return load_shapes()
+
+
+def example_problems(op: ModuleType, kernel: Kernel, shapes: list[KernelShape]) -> list[str]:
+    (shape,) = [s for s in shapes if (s.op, s.name) == (op.OP, op.EXAMPLE)]
+    return problems(kernel, shape, rule_for(shape))
 
 
 @needs_nvcc
-def test_every_kernel_keeps_its_rules(shapes: list[kernel_check.KernelShape]) -> None:
-    checked = kernel_check.compile_all(shapes)
-    assert len(checked) == len(shapes) * len(ARCHITECTURES)
-    found = {key: problems(*pair) for key, pair in checked.items()}
+def test_every_kernel_keeps_its_rules(shapes: list[KernelShape]) -> None:
+    found = {
+        f"{c.shape.op} {c.shape.name} sm_{c.kernel.architecture}": c.problems()
+        for c in compile_all(shapes)
+    }
     assert not any(found.values()), found
 
 
-COPY = "cp.async.{}.shared.global [%0], [%1], {}"
-
-# What is changed in which header, and what the rules must say.
-WORSE = {
-    "registers for three blocks": (
-        "outer_kernel.cuh",
-        [("Tile::kThreads, Tile::kBlocks)", "Tile::kThreads, 3)")],
-        "local memory in the loop",
-    ),
-    "copies of four bytes": (
-        "ptx.cuh",
-        [(COPY.format("cg", size), COPY.format("ca", size.replace("16", "4")))
-         for size in ("16;", "16, %2;")],
-        r"no LDGSTS.*\.128",
-    ),
-    "no turning of matrices": ("ptx.cuh", [(".x4.trans.", ".x4.")], "no LDSM.16.MT88.4"),
-    "epilogue in float64": (
-        "outer_kernel.cuh",
-        [("fma(decay, old, weight * sum)", "T(double(decay) * old + weight * sum)")],
-        "has D(ADD",
-    ),
-    "epilogue number by number": (
-        "outer_kernel.cuh",
-        [("      if (vector) {", "      if (false) {")],
-        r"no STG.*\.128",
-    ),
-}  # fmt: skip
-
-
-def compile_large_tile(folder: Path, header: str, changes: list[tuple[str, str]]) -> Kernel:
-    """One kernel from the project's headers, with changes in one of them."""
-    shutil.copytree(ROOT / "csrc", folder / "csrc")
-    text = (folder / "csrc" / "cuda" / header).read_text()
-    for old, new in changes:
-        assert old in text, f"{old!r} is not in {header}"
-        text = text.replace(old, new)
-    (folder / "csrc" / "cuda" / header).write_text(text)
-    source = folder / "large_tile.cu"
-    source.write_text(LARGE_TILE)
-    (kernel,) = compile_kernels(source, "90a", folder, include=(folder,))
-    return kernel
+@needs_nvcc
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.OP)
+def test_the_unchanged_kernel_passes(
+    op: ModuleType, shapes: list[KernelShape], tmp_path: Path
+) -> None:
+    assert example_problems(op, compile_example(op.EXAMPLE_SOURCE, tmp_path), shapes) == []
 
 
 @needs_nvcc
-def test_the_unchanged_kernel_passes(tmp_path: Path) -> None:
-    assert problems(compile_large_tile(tmp_path, "ptx.cuh", []), Shape()) == []
-
-
-@needs_nvcc
-@pytest.mark.parametrize("change", WORSE)
-def test_a_worse_kernel_is_noticed(change: str, tmp_path: Path) -> None:
-    header, changes, complaint = WORSE[change]
-    found = problems(compile_large_tile(tmp_path, header, changes), Shape())
-    assert any(complaint in problem for problem in found), found
+@pytest.mark.parametrize(
+    ("op", "worse"),
+    [pytest.param(op, w, id=f"{op.OP}: {name}") for op in OPS for name, w in op.WORSE.items()],
+)
+def test_a_worse_kernel_is_noticed(
+    op: ModuleType, worse: Worse, shapes: list[KernelShape], tmp_path: Path
+) -> None:
+    found = example_problems(op, compile_example(op.EXAMPLE_SOURCE, tmp_path, worse), shapes)
+    assert any(worse.complaint in problem for problem in found), found
 
 
 def test_occupancy_counts_registers_shared_memory_and_threads() -> None:
@@ -114,9 +76,9 @@ def test_occupancy_counts_registers_shared_memory_and_threads() -> None:
 
 
 def test_too_few_blocks_and_too_much_shared_memory_are_problems() -> None:
-    kernel = Kernel("k", "90a", registers=255)
-    assert any("intended" in p for p in problems(kernel, Shape(blocks=2)))
-    assert any("do not fit" in p for p in problems(kernel, Shape(shared_bytes=240 * 1024)))
+    kernel, rule = Kernel("k", "90a", registers=255), Rule("", 255, (), ())
+    assert any("intended" in p for p in problems(kernel, Shape(blocks=2), rule))
+    assert any("do not fit" in p for p in problems(kernel, Shape(shared_bytes=240 * 1024), rule))
 
 
 def test_the_log_of_ptxas_is_read() -> None:

@@ -1,4 +1,4 @@
-"""The emulated kernels behind the signatures of kronext.ops, for the tests that both must pass."""
+"""The emulated outer_update behind the signatures of kronext.ops, for tests that both must pass."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-import torch
+from emulated import matrices, matrix
 from torch import Tensor
 
 
 @dataclass
-class EmulatedOps:
+class EmulatedOuter:
     module: ModuleType
     precision: str = "highest"
     tiles: str = "fastest"
@@ -25,9 +25,9 @@ class EmulatedOps:
         factor = L if L is not None else R
         assert factor is not None
         batch = factor.shape[:-2]
-        gradients = _matrices(G.expand(*batch, *G.shape[-2:]))
+        gradients = matrices(G.expand(*batch, *G.shape[-2:]))
         Ls, Rs = (
-            None if side is None else _matrices(side.expand(*batch, *side.shape[-2:]))
+            None if side is None else matrices(side.expand(*batch, *side.shape[-2:]))
             for side in (L, R)
         )
         self.outer_update_list_(Ls, Rs, gradients, decay=decay, weight=weight)
@@ -50,21 +50,10 @@ class EmulatedOps:
             for factors, x in ((Ls, G), (Rs, G.mT)):
                 factor = None if factors is None else factors[i]
                 if factor is not None:
-                    sides.append((self._matrix(x), self._matrix(factor), *numbers))
+                    sides.append((matrix(self.module, x), matrix(self.module, factor), *numbers))
         self.launched, self.split_tiles = self.module.outer_update(
             sides,
             getattr(self.module.MatmulPrecision, self.precision),
             self.multiprocessors,
             getattr(self.module.TileSize, self.tiles),
         )
-
-    def _matrix(self, x: Tensor) -> tuple[object, ...]:
-        dtype = getattr(self.module.Dtype, str(x.dtype).removeprefix("torch."))
-        return (x.data_ptr(), dtype, *x.shape, *x.stride())
-
-
-def _matrices(x: Tensor) -> list[Tensor]:
-    """The matrices of a batch as views."""
-    if x.dim() == 2:
-        return [x]
-    return [matrix for entry in torch.unbind(x) for matrix in _matrices(entry)]
