@@ -3,11 +3,11 @@
 //   left[i,i'] = sum_jj' H4[i,j,i',j'] R[j,j'],   right[j,j'] = sum_ii' H4[i,j,i',j'] L[i,i']
 //
 // Layout. Row (i, j) of H is m segments of n values. A block takes columns of H (whole segments, or
-// a piece of one where they are long), `kRows` of the rows j, and a slice of the rows i. Each thread
-// keeps 16 bytes of columns all the way: its entries of R and its sums of right stay in registers,
-// and each value of H that arrives is multiplied twice. For every i the sums of its columns go to
-// shared memory, where those of a segment are added to one entry of left; at the end the sums of
-// right are added over the segments there.
+// a piece of one where they are long), `kRows` of the rows j, and a slice of the rows i. Each
+// thread keeps 16 bytes of columns all the way: its entries of R and its sums of right stay in
+// registers, and each value of H that arrives is multiplied twice. For every i the sums of its
+// columns go to shared memory, where those of a segment are added to one entry of left; at the end
+// the sums of right are added over the segments there.
 //
 // Blocks leave partial sums in the workspace, and a second kernel adds them in a fixed order in
 // float64: nothing depends on which block comes first. Where R (L) is symmetric it makes left
@@ -74,28 +74,35 @@ struct Element<Dtype::kFloat16> {
   static __device__ __forceinline__ float value(uint16_t x) { return float16_to_float(x); }
 };
 
-// Sums are of type T.
+// What a block holds; sums are of type T.
 template <class T, Dtype dtype>
-struct RearrangedPass {
+struct RearrangedTile {
   using Value = T;
-  using Stored = typename Element<dtype>::Stored;
-  static constexpr int kThreads = 256, kBlocks = 2;
-  static constexpr int kUnit = 16 / int(sizeof(Stored));  // columns of a thread
+  using Source = Element<dtype>;
+  static constexpr int kThreads = 128, kBlocks = 3;
+  static constexpr int kUnit = 16 / int(sizeof(typename Source::Stored));  // columns of a thread
   static constexpr int kRows = (sizeof(T) == 8 ? 16 : 32) / kUnit;
   static constexpr int kColumns = kThreads * kUnit;
   static constexpr int kSharedBytes = kRows * kColumns * int(sizeof(T));
+};
+
+template <class Tile>
+struct RearrangedPass {
+  using T = typename Tile::Value;
+  using Stored = typename Tile::Source::Stored;
+  static constexpr int kThreads = Tile::kThreads, kUnit = Tile::kUnit, kRows = Tile::kRows;
+  static constexpr int kColumns = Tile::kColumns;
 
   struct alignas(16) Unit {
     Stored element[kUnit];
   };
 
-  // What a block works on.
   const RearrangedTask& task;
   T* shared;
   int row_block, piece, group, slice;
-  int first_row;       // j
-  int first_segment;   // i'
-  int width;           // columns of the block
+  int first_row;      // j
+  int first_segment;  // i'
+  int width;          // columns of the block
   int64_t first_column;
 
   __device__ __forceinline__ RearrangedPass(const RearrangedTask& of, unsigned char* memory)
@@ -131,10 +138,9 @@ struct RearrangedPass {
 
   template <bool vector>
   __device__ __forceinline__ void load_row(T (&h)[kUnit], int i, int row, int count) const {
-    const Stored* const from =
-        assume_global(static_cast<const Stored*>(task.h)) +
-        (int64_t(i) * task.n + first_row + row) * task.h_row_stride +
-        (first_column + my_column()) * task.h_column_stride;
+    const Stored* const from = assume_global(static_cast<const Stored*>(task.h)) +
+                               (int64_t(i) * task.n + first_row + row) * task.h_row_stride +
+                               (first_column + my_column()) * task.h_column_stride;
     Unit unit = {};
     if (first_row + row < task.n) {
       if (vector && count == kUnit) {
@@ -147,7 +153,7 @@ struct RearrangedPass {
       }
     }
 #pragma unroll
-    for (int u = 0; u < kUnit; ++u) h[u] = T(Element<dtype>::value(unit.element[u]));
+    for (int u = 0; u < kUnit; ++u) h[u] = T(Tile::Source::value(unit.element[u]));
   }
 
   template <bool vector>
@@ -163,10 +169,11 @@ struct RearrangedPass {
 #pragma unroll
       for (int row = 0; row < kRows; ++row) {
         const bool inside = exists && first_row + row < task.n;
-        r[row][u] = inside ? T(load_factor(task.r, task.factor_dtype,
-                                           (first_row + row) * task.r_row_stride +
-                                               j2 * task.r_column_stride))
-                           : T(0);
+        r[row][u] =
+            inside
+                ? T(load_factor(task.r, task.factor_dtype,
+                                (first_row + row) * task.r_row_stride + j2 * task.r_column_stride))
+                : T(0);
       }
     }
     const int first = int(int64_t(slice) * task.m / task.slices);
@@ -205,7 +212,8 @@ struct RearrangedPass {
 
  private:
   __device__ __forceinline__ T load_l(int i, int i2) const {
-    return T(load_factor(task.l, task.factor_dtype, i * task.l_row_stride + i2 * task.l_column_stride));
+    return T(
+        load_factor(task.l, task.factor_dtype, i * task.l_row_stride + i2 * task.l_column_stride));
   }
 
   // Row `row` of the shared memory, whole units of this thread.
@@ -257,13 +265,13 @@ struct RearrangedPass {
   }
 };
 
-template <class Pass>
-__global__ void __launch_bounds__(Pass::kThreads, Pass::kBlocks)
+template <class Tile>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     rearranged_kernel(const RearrangedTask* tasks, int count, const int* done) {
   KRONEXT_DYNAMIC_SHARED(shared);
   if (done && *done) return;
   const RearrangedTask& task = task_of_block(tasks, count, &RearrangedTask::first_block);
-  Pass pass(task, shared);
+  RearrangedPass<Tile> pass(task, shared);
   if (task.vector) {
     pass.template run<true>();
   } else {
@@ -271,11 +279,11 @@ __global__ void __launch_bounds__(Pass::kThreads, Pass::kBlocks)
   }
 }
 
+constexpr int kRearrangedSumThreads = 256;
+constexpr int64_t kRearrangedSumEntries = 1024;  // of a side, for a block
+
 template <class T>
 struct RearrangedSum {
-  static constexpr int kThreads = 256;
-  static constexpr int kEntries = 1024;  // of left and right, one after the other, for a block
-
   const RearrangedTask& task;
 
   // Entry e of a side, by the lanes that share it, as the results hold it.
@@ -295,7 +303,7 @@ struct RearrangedSum {
     const int dim = left ? task.m : task.n;
     const bool symmetric = (left ? task.r_inspected : task.l_inspected)->symmetric();
     T* const to = static_cast<T*>(left ? task.left : task.right);
-    for (int64_t base = first; base < last; base += kThreads / lanes) {
+    for (int64_t base = first; base < last; base += kRearrangedSumThreads / lanes) {
       // Lanes beyond the end repeat the last entry, because all of a warp take part in its sums.
       const int64_t mine = base + int(threadIdx.x) / lanes, e = mine < last ? mine : last - 1;
       double value = entry(left, e, lanes);
@@ -306,11 +314,11 @@ struct RearrangedSum {
 };
 
 template <class T>
-__global__ void __launch_bounds__(RearrangedSum<T>::kThreads)
+__global__ void __launch_bounds__(kRearrangedSumThreads)
     rearranged_sum_kernel(const RearrangedTask* tasks, int count, const int* done) {
   if (done && *done) return;
   const RearrangedTask& task = task_of_block(tasks, count, &RearrangedTask::first_sum_block);
-  constexpr int64_t kEntries = RearrangedSum<T>::kEntries;
+  constexpr int64_t kEntries = kRearrangedSumEntries;
   const int64_t lefts = int64_t(task.m) * task.m, rights = int64_t(task.n) * task.n;
   const int64_t blocks_of_left = (lefts + kEntries - 1) / kEntries;
   const int64_t block = int64_t(blockIdx.x) - task.first_sum_block;

@@ -1,0 +1,58 @@
+// Products with the rearranged matrix of H, and power iteration on it
+// (csrc/core/power_iteration.h), on a stream.
+//
+// Each op is planned once for the shapes of its arguments; then for each call a table is filled,
+// copied to the device, and the op launched. Nothing here allocates, synchronises or looks at
+// device data, so all of it may be captured into a CUDA graph (from pinned memory that lives as
+// long as the graph). Tables hold addresses of the workspace. What the data decide is decided on
+// the device: kernels inspect the matrices L and R and take the shorter way, and they return at
+// once when the iteration has reached its tolerance.
+//
+// How the ops of csrc/torch/power_iteration.cpp come about:
+//   kron_matvec, kron_matvec_factored   one KroneckerStep for each batch entry, inspection
+//   kStructure power_iteration_list_               one for each matrix (one sample, out is the
+//   factor itself),
+//                                       inspection kDirection
+//   rearranged_matvec                   one RearrangedProduct for each batch entry
+//   power_iteration, _factored, _dense  an Iteration, and for each batch entry its samples or H
+//   power_iteration_normalise           orthonormalise
+//   power_iteration_triples             singular_triples
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <optional>
+#include <vector>
+
+#include "csrc/core/power_iteration.h"
+#include "csrc/cuda/outer.h"
+
+namespace kronext::cuda {
+
+// ---- products with a dense H (rearranged.cuh)
+// ----------------------------------------------------
+
+struct RearrangedPlan {
+  DeviceShape device;
+  int64_t inspections, inspect_blocks;  // tasks and blocks of the first launch
+  int64_t products, pass_blocks, sum_blocks;
+  Dtype h_dtype, factor_dtype;  // of all products
+  int64_t table_bytes, workspace_bytes;
+};
+
+// All products are of one dtype of H and one dtype of L and R. The symmetric flags of the products
+// are not read: kernels find out. Strides may be anything; rows of H that are aligned to 16 bytes
+// are read fastest.
+RearrangedPlan plan_rearranged(const RearrangedProduct* products, int64_t count,
+                               const DeviceShape& device);
+
+// Writes plan.table_bytes to `table`, host memory aligned to 16 bytes.
+void fill_rearranged_table(const RearrangedPlan& plan, const RearrangedProduct* products,
+                           void* workspace, void* table);
+
+// `table` and `workspace` are device memory, aligned to 256 bytes. Does nothing where `done`, an
+// int on the device, is not 0; it may be null.
+cudaError_t rearranged_matvec(const RearrangedPlan& plan, const void* table, void* workspace,
+                              const int* done, cudaStream_t stream);
+
+}  // namespace kronext::cuda
