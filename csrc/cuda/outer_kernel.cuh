@@ -1,5 +1,4 @@
-// The kernel around a tile: the walk of a persistent block, the sum of the parts of a split tile,
-// and the epilogue that blends with the factor and writes both triangles.
+// The kernel around a tile: the epilogue that blends with the factor and writes both triangles.
 //
 // Bytes: each panel of X is read once for each tile that it takes part in, from the second-level
 // cache after the first time; a factor is read in its lower triangle and written once. Operations:
@@ -9,10 +8,11 @@
 
 #include <type_traits>
 
-#include "csrc/core/outer_schedule.h"
+#include "csrc/core/tile_schedule.h"
 #include "csrc/cuda/launch.cuh"
 #include "csrc/cuda/outer_task.cuh"
 #include "csrc/cuda/ptx.cuh"
+#include "csrc/cuda/tile_walk.cuh"
 
 namespace kronext::cuda {
 
@@ -104,7 +104,7 @@ struct Epilogue {
 // Writes the sums of a tile: of X XT, or of XT X into the second factor.
 template <class Tile>
 __device__ __forceinline__ void finish_tile(const typename Tile::Sums& sums, unsigned char* shared,
-                                            const OuterTask& task, const OuterStep& step,
+                                            const OuterTask& task, const TileStep& step,
                                             bool second) {
   using Value = typename Tile::Value;
   Value* const tile = reinterpret_cast<Value*>(shared);
@@ -115,7 +115,7 @@ __device__ __forceinline__ void finish_tile(const typename Tile::Sums& sums, uns
     using Factor = std::remove_pointer_t<decltype(factor)>;
     const Epilogue<Tile, Factor> epilogue{tile,
                                           factor,
-                                          second ? task.columns : task.rows,
+                                          second ? task.x.k_count : task.x.x_count,
                                           step.row * Tile::kTile,
                                           step.column * Tile::kTile,
                                           step.row == step.column,
@@ -134,80 +134,28 @@ __device__ __forceinline__ void finish_tile(const typename Tile::Sums& sums, uns
         second ? task.second_vector : task.factor_vector);
 }
 
-// Where a block is on its way. In shared memory, because the loops need the registers.
-struct BlockState {
-  OuterCut at, end;
-  OuterStep step;
-  int done;
-  int arrived_before;  // parts of a split tile
-};
-
 template <class Tile>
 constexpr int kOuterSharedBytes = Tile::kSharedBytes + int(sizeof(BlockState));
 
-// Leaves this part's sums in the workspace. True for the block that arrives last, which then holds
-// the sum of all parts, added in their order whoever it is: the counter decides who adds, never in
-// what order. No block waits for another.
-template <class Tile>
-__device__ __forceinline__ bool sum_parts(typename Tile::Sums& sums, BlockState& state,
-                                          typename Tile::Value* partials, int* counters) {
-  using Value = typename Tile::Value;
-  constexpr int kPart = Tile::kSums * Tile::kThreads;
-  Value* const flat = reinterpret_cast<Value*>(&sums);
-  const OuterStep& step = state.step;
-  Value* const mine = partials + int64_t(step.slot + step.part) * kPart + threadIdx.x;
-#pragma unroll
-  for (int e = 0; e < Tile::kSums; ++e) mine[e * Tile::kThreads] = flat[e];
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) state.arrived_before = atomicAdd(counters + step.group, 1);
-  __syncthreads();
-  if (state.arrived_before != step.parts - 1) return false;
-  __threadfence();
-#pragma unroll
-  for (int e = 0; e < Tile::kSums; ++e) flat[e] = Value(0);
-  for (int part = 0; part < step.parts; ++part) {
-    const Value* const from = partials + int64_t(step.slot + part) * kPart + threadIdx.x;
-#pragma unroll
-    for (int e = 0; e < Tile::kSums; ++e) flat[e] += load_through_l2(from + e * Tile::kThreads);
-  }
-  return true;
-}
-
-// Blocks share only the partial sums and counters of split tiles: the schedule gives every other
-// tile, and with it the entries that the tile and its mirror write, to one block.
 template <class Tile>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
-    outer_kernel(const OuterTask* tasks, const OuterCut* cuts, typename Tile::Value* partials,
+    outer_kernel(const OuterTask* tasks, const TileCut* cuts, typename Tile::Value* partials,
                  int* counters) {
   KRONEXT_DYNAMIC_SHARED(shared);
   BlockState& state = *reinterpret_cast<BlockState*>(shared + Tile::kSharedBytes);
-  if (threadIdx.x == 0) {
-    state.at = cuts[blockIdx.x];
-    state.end = cuts[blockIdx.x + 1];
-  }
-  while (true) {
-    __syncthreads();  // all are done with the last step
-    if (threadIdx.x == 0) {
-      state.done = at_end(state.at, state.end);
-      if (!state.done) {
-        const OuterTask& task = tasks[state.at.grid];
-        state.step = take_step(state.at, state.end, task.panels, task.chunks);
-      }
-    }
-    __syncthreads();
-    if (state.done) return;
-    const OuterStep& step = state.step;
+  begin_walk(state, cuts);
+  while (next_step(state, tasks)) {
+    const TileStep& step = state.step;
     const OuterTask& task = tasks[step.grid];
     const bool pair = Tile::kPairs && task.second_factor != nullptr;
     if constexpr (Tile::kPairs) {
-      if (pair) Tile::load_pair(shared, task);
+      if (pair) Tile::load_pair(shared, task.x);
     }
 #pragma unroll 1
     for (int side = 0; side <= int(pair); ++side) {
       typename Tile::Sums sums = {};
       if (!pair) {
-        Tile::accumulate(sums, shared, task, step);
+        Tile::accumulate_square(sums, shared, task.x, step);
         if (step.parts > 1 && !sum_parts<Tile>(sums, state, partials, counters)) break;
       } else if constexpr (Tile::kPairs) {
         Tile::multiply_pair(sums, shared, side == 1);
