@@ -81,7 +81,8 @@ struct RearrangedTile {
   using Source = Element<dtype>;
   static constexpr int kThreads = 128, kBlocks = 3;
   static constexpr int kUnit = 16 / int(sizeof(typename Source::Stored));  // columns of a thread
-  static constexpr int kRows = (sizeof(T) == 8 ? 16 : 32) / kUnit;
+  // As many as registers hold: each takes a number of R, one of right and one of H a column.
+  static constexpr int kRows = (sizeof(T) == 8 ? 12 : 24) / kUnit;
   static constexpr int kColumns = kThreads * kUnit;
   static constexpr int kSharedBytes = kRows * kColumns * int(sizeof(T));
 };
