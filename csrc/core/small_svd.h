@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdint.h>
 
+#include "csrc/core/host_device.h"
+
 namespace kronext {
 
 // B = P diag(sigma) QT for a `size` x `size` matrix whose column k is b[k * size ...]. On return
@@ -12,7 +14,7 @@ namespace kronext {
 //
 // Rotations of pairs of columns make the columns of B Q orthogonal; their lengths are the singular
 // values. Columns that are zero to rounding get any directions that complete P.
-static inline void small_svd(double* b, double* q, double* sigma, int64_t size) {
+KRONEXT_HOST_DEVICE void small_svd(double* b, double* q, double* sigma, int64_t size) {
   constexpr double kRounding = 2.3e-16;
   constexpr int kMaxSweeps = 40;
   const auto dot = [size](const double* x, const double* y) {

@@ -25,9 +25,69 @@
 #include <vector>
 
 #include "csrc/core/power_iteration.h"
+#include "csrc/cuda/matmul_precision.h"
 #include "csrc/cuda/outer.h"
 
 namespace kronext::cuda {
+
+// ---- products from samples (congruence.cuh)
+// ------------------------------------------------------
+
+// The kernels that are built: dtype of the samples, parts of a float32 number. Pairs of samples are
+// multiplied where factored ones are formed.
+enum class CongruenceKernel {
+  kBFloat16Pairs,
+  kBFloat16OnePart,
+  kBFloat16TwoParts,
+  kBFloat16ThreeParts,
+  kFloat16Pairs,
+  kFloat16OnePart,
+  kFloat16TwoParts,
+  kFloat16ThreeParts,
+  kFloat32OnePart,
+  kFloat32TwoParts,
+  kFloat32ThreeParts,
+  kDouble,
+};
+
+// What `inspect` and `inspect_direction` of csrc/core/power_iteration.h find.
+enum class Inspection { kStructure, kDirection };
+
+struct WeightedStep {
+  KroneckerStep step;             // its structures and scales are not read, nor samples.weights
+  const void* weights = nullptr;  // w_s on the device, float32 or float64; null: all 1
+  Dtype weights_dtype = Dtype::kFloat32;
+  int64_t weights_stride = 0;  // in elements
+};
+
+struct CongruenceLaunch {
+  bool sums;  // of parts; else products
+  CongruenceKernel kernel;
+  int64_t first_task, tasks, blocks;
+};
+
+struct KroneckerPlan {
+  Inspection inspection;
+  MatmulPrecision precision;
+  DeviceShape device;
+  int64_t steps, inspections, inspect_blocks, products, sums;
+  std::vector<CongruenceLaunch> launches;
+  int64_t table_bytes, workspace_bytes;
+};
+
+// Steps of any shapes and dtypes. A side may write into the inner matrix of the other side, where
+// there is one sample; no two results may overlap.
+KroneckerPlan plan_kronecker_steps(const WeightedStep* steps, int64_t count, Inspection inspection,
+                                   MatmulPrecision precision, const DeviceShape& device);
+
+// Writes plan.table_bytes to `table`, host memory aligned to 16 bytes.
+void fill_kronecker_table(const KroneckerPlan& plan, const WeightedStep* steps, void* workspace,
+                          void* table);
+
+// `table` and `workspace` are device memory, aligned to 256 bytes. Does nothing where `done`, an
+// int on the device, is not 0; it may be null.
+cudaError_t kronecker_steps(const KroneckerPlan& plan, const void* table, void* workspace,
+                            const int* done, cudaStream_t stream);
 
 // ---- products with a dense H (rearranged.cuh)
 // ----------------------------------------------------

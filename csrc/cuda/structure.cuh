@@ -11,6 +11,7 @@
 #include "csrc/cuda/block.cuh"
 #include "csrc/cuda/launch.cuh"
 #include "csrc/cuda/placement.h"
+#include "csrc/cuda/power_iteration.h"
 #include "csrc/cuda/ptx.cuh"
 
 namespace kronext::cuda {
@@ -39,10 +40,6 @@ __device__ __forceinline__ double load_factor(const void* data, Dtype dtype, int
   return dtype == Dtype::kFloat64 ? assume_global(static_cast<const double*>(data))[index]
                                   : double(assume_global(static_cast<const float*>(data))[index]);
 }
-
-// Two ways to look at a matrix, as csrc/core/power_iteration.h has them (inspect and
-// inspect_direction).
-enum class Inspection { kStructure, kDirection };
 
 // The matrices that one launch inspects.
 class Inspections {

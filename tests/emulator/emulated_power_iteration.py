@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -15,6 +16,7 @@ class EmulatedPowerIteration:
     module: ModuleType
     precision: str = "highest"
     multiprocessors: int = 3
+    launches: tuple[int, int] = (0, 0)  # of the latest products and sums
 
     def rearranged_matvec(self, H: Tensor, L: Tensor, R: Tensor) -> tuple[Tensor, Tensor]:
         batch = torch.broadcast_shapes(H.shape[:-2], L.shape[:-2], R.shape[:-2])
@@ -26,10 +28,108 @@ class EmulatedPowerIteration:
         self.module.rearranged_matvec(list(zip(*operands, strict=True)), self.multiprocessors)
         return left, right
 
+    def kron_matvec(
+        self, G: Tensor, L: Tensor, R: Tensor, *, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return self._multiply((G,), L, R, weights)
+
+    def kron_matvec_factored(
+        self, D: Tensor, A: Tensor, L: Tensor, R: Tensor, *, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return self._multiply((D, A), L, R, weights)
+
+    def power_iteration_list_(
+        self,
+        Ls: Sequence[Tensor],
+        Rs: Sequence[Tensor],
+        Gs: Sequence[Tensor],
+        *,
+        decay: float | Sequence[float],
+        weight: float | Sequence[float],
+    ) -> None:
+        steps = []
+        for i, (L, R, G) in enumerate(zip(Ls, Rs, Gs, strict=True)):
+            numbers = [float(x if isinstance(x, float | int) else x[i]) for x in (decay, weight)]
+            gradients = matrices(G.expand(*L.shape[:-2], *G.shape[-2:]))
+            for left, right, g in zip(matrices(L), matrices(R), gradients, strict=True):
+                factors = [matrix(self.module, x) for x in (left, right, left, right)]
+                samples = self._samples((g.unsqueeze(0),))
+                steps.append(
+                    self.module.WeightedStep(samples, *factors, *numbers, self._weights(None))
+                )
+        self._run(steps, self.module.Inspection.direction)
+
+    def _multiply(
+        self, given: tuple[Tensor, ...], L: Tensor, R: Tensor, weights: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        batch = torch.broadcast_shapes(
+            *(t.shape[:-3] for t in given),
+            L.shape[:-2],
+            R.shape[:-2],
+            () if weights is None else weights.shape[:-1],
+        )
+        left, right = self._results(batch, given[0], L, R)
+        entries = [stacks(t.expand(*batch, *t.shape[-3:]), 3) for t in given]
+        factors = [
+            [matrix(self.module, x) for x in matrices(t.expand(*batch, *t.shape[-2:]))]
+            for t in (L, R, left, right)
+        ]
+        numbers = None if weights is None else stacks(weights.expand(*batch, weights.shape[-1]), 1)
+        # Without positions every sample is zero, as if there were none.
+        count = given[0].shape[-3] if len(given) == 1 or given[0].shape[-2] else 0
+        weight = 1.0 if weights is not None else 1 / max(count, 1)
+        steps = [
+            self.module.WeightedStep(
+                self._samples([stack[i] for stack in entries], count),
+                *(side[i] for side in factors),
+                0.0,
+                weight,
+                self._weights(None if numbers is None else numbers[i]),
+            )
+            for i in range(batch.numel())
+        ]
+        self._run(steps, self.module.Inspection.structure)
+        return left, right
+
+    def _samples(self, given: Sequence[Tensor], count: int | None = None) -> object:
+        first = [(t.data_ptr(), self._dtype(t), *t.shape[1:], *t.stride()[1:]) for t in given]
+        strides = [t.stride(0) for t in given]
+        absent = (0, self.module.Dtype.float32, 0, 0, 0, 0)
+        return self.module.Samples(
+            first[0],
+            first[1] if len(given) > 1 else absent,
+            len(given) > 1,
+            strides[0],
+            strides[-1] if len(given) > 1 else 0,
+            given[0].shape[0] if count is None else count,
+        )
+
+    def _weights(self, weights: Tensor | None) -> tuple[object, ...]:
+        if weights is None:
+            return (0, self.module.Dtype.float32, 0)
+        return (weights.data_ptr(), self._dtype(weights), weights.stride(0))
+
+    def _dtype(self, t: Tensor) -> object:
+        return getattr(self.module.Dtype, str(t.dtype).removeprefix("torch."))
+
+    def _run(self, steps: list[object], inspection: object) -> None:
+        precision = getattr(self.module.MatmulPrecision, self.precision)
+        self.launches = self.module.kronecker_steps(
+            steps, inspection, precision, self.multiprocessors
+        )
+
     def _results(
         self, batch: torch.Size, samples: Tensor, L: Tensor, R: Tensor
     ) -> tuple[Tensor, Tensor]:
-        dtype = torch.promote_types(L.dtype, samples.dtype)
+        wide = torch.float64 in (L.dtype, samples.dtype)
+        dtype = torch.float64 if wide else torch.float32
         m, n = L.shape[-1], R.shape[-1]
         left, right = (torch.full((*batch, k, k), float("nan"), dtype=dtype) for k in (m, n))
         return left, right
+
+
+def stacks(t: Tensor, dimensions: int) -> list[Tensor]:
+    """The entries of a batch as views of so many dimensions."""
+    if t.dim() == dimensions:
+        return [t]
+    return [stack for entry in torch.unbind(t) for stack in stacks(entry, dimensions)]

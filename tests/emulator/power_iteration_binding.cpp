@@ -1,5 +1,7 @@
 #include "csrc/cuda/power_iteration.h"
 
+#include <algorithm>
+
 #include "csrc/cuda/rearranged.cuh"
 #include "tests/emulator/binding.h"
 #include "tests/emulator/device_memory.h"
@@ -30,9 +32,60 @@ void rearranged_matvec(const std::vector<std::array<MatrixTuple, 5>>& list, int 
   succeed(cuda::rearranged_matvec(plan, table.data(), workspace.data(), nullptr, nullptr));
 }
 
+// G or D, A or nothing, with the step between samples, their number, and weights w_s.
+struct SamplesTuple {
+  MatrixTuple g, a;
+  bool factored;
+  int64_t g_stride, a_stride, count;
+};
+
+Samples samples(const SamplesTuple& t) {
+  return {matrix(t.g), matrix(t.a), t.factored, t.g_stride, t.a_stride, t.count, nullptr};
+}
+
+// A matrix of 0 rows and columns whose data is null: this side is not wanted.
+cuda::WeightedStep weighted_step(const SamplesTuple& given, const MatrixTuple& l,
+                                 const MatrixTuple& r, const MatrixTuple& left,
+                                 const MatrixTuple& right, double decay, double weight,
+                                 const std::tuple<uintptr_t, Dtype, int64_t>& weights) {
+  cuda::WeightedStep step;
+  step.step = {samples(given),
+               {matrix(r), matrix(left), Structure::kGeneral, 1},
+               {matrix(l), matrix(right), Structure::kGeneral, 1},
+               decay,
+               weight};
+  step.weights = reinterpret_cast<const void*>(std::get<0>(weights));
+  step.weights_dtype = std::get<1>(weights);
+  step.weights_stride = std::get<2>(weights);
+  return step;
+}
+
+// Returns how many launches of products and of sums there were.
+std::pair<int64_t, int64_t> kronecker_steps(const std::vector<cuda::WeightedStep>& steps,
+                                            cuda::Inspection inspection,
+                                            cuda::MatmulPrecision precision, int multiprocessors) {
+  const cuda::KroneckerPlan plan = cuda::plan_kronecker_steps(
+      steps.data(), int64_t(steps.size()), inspection, precision, device(multiprocessors));
+  DeviceMemory table(plan.table_bytes), workspace(plan.workspace_bytes);
+  cuda::fill_kronecker_table(plan, steps.data(), workspace.data(), table.data());
+  succeed(cuda::kronecker_steps(plan, table.data(), workspace.data(), nullptr, nullptr));
+  const int64_t sums = std::count_if(plan.launches.begin(), plan.launches.end(),
+                                     [](const auto& launch) { return launch.sums; });
+  return {int64_t(plan.launches.size()) - sums, sums};
+}
+
 std::vector<KernelShape> kernels() { return {}; }
 
-void define(py::module_& m) { m.def("rearranged_matvec", &rearranged_matvec); }
+void define(py::module_& m) {
+  py::enum_<cuda::Inspection>(m, "Inspection")
+      .value("structure", cuda::Inspection::kStructure)
+      .value("direction", cuda::Inspection::kDirection);
+  py::class_<SamplesTuple>(m, "Samples")
+      .def(py::init<MatrixTuple, MatrixTuple, bool, int64_t, int64_t, int64_t>());
+  py::class_<cuda::WeightedStep>(m, "WeightedStep").def(py::init(&weighted_step));
+  m.def("rearranged_matvec", &rearranged_matvec);
+  m.def("kronecker_steps", &kronecker_steps);
+}
 
 const Binding binding(&define, &kernels);
 
