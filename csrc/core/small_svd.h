@@ -47,7 +47,7 @@ KRONEXT_HOST_DEVICE void small_svd(double* b, double* q, double* sigma, int64_t 
         if (fabs(xy) <= kRounding * sqrt(xx * yy)) continue;
         rotated = true;
         const double zeta = (yy - xx) / (2 * xy);
-        const double t = copysign(1, zeta) / (fabs(zeta) + sqrt(1 + zeta * zeta));
+        const double t = copysign(1.0, zeta) / (fabs(zeta) + sqrt(1 + zeta * zeta));
         const double c = 1 / sqrt(1 + t * t);
         rotate(x, y, c, c * t);
         rotate(q + i * size, q + j * size, c, c * t);

@@ -115,4 +115,76 @@ void fill_rearranged_table(const RearrangedPlan& plan, const RearrangedProduct* 
 cudaError_t rearranged_matvec(const RearrangedPlan& plan, const void* table, void* workspace,
                               const int* done, cudaStream_t stream);
 
+// ---- bases (kronecker_basis.cuh)
+// ------------------------------------------------------------------
+
+// The iterates of a batch: left (count, rank, m, m) and right (count, rank, n, n), dense.
+struct Iterates {
+  void *left, *right;
+  Dtype dtype;
+  int64_t count, rank, m, n;
+};
+
+struct BasesPlan {
+  Iterates shape;
+  int64_t table_bytes, workspace_bytes;  // of either op
+};
+
+BasesPlan plan_bases(const Iterates& iterates);
+
+// Makes both sides of `iterates` orthonormal in place, as csrc/core/power_iteration.h says.
+// `turned` gets one float64 for each batch entry: how far its spans turned from the orthonormal
+// `previous`.
+void fill_orthonormalise_table(const BasesPlan& plan, const Iterates& iterates,
+                               const Iterates& previous, void* workspace, void* table);
+cudaError_t orthonormalise(const BasesPlan& plan, const void* table, void* workspace,
+                           double* turned, cudaStream_t stream);
+
+// Where singular triples are written, and what they are made from beside the iterates, which become
+// the factors.
+struct Triples {
+  void* image;           // Hhat vec(right), like left; overwritten
+  const double* turned;  // (count)
+  void* sigma;           // (count, rank), of the dtype of the iterates
+  int32_t* info;         // (count)
+};
+
+void fill_triples_table(const BasesPlan& plan, const Iterates& iterates, const Triples& triples,
+                        void* workspace, void* table);
+cudaError_t singular_triples(const BasesPlan& plan, const void* table,
+                             std::optional<double> tolerance, cudaStream_t stream);
+
+// ---- power iteration
+// -------------------------------------------------------------------------------
+
+struct Iteration {
+  Iterates start;   // not written
+  Iterates result;  // other memory of the same shape
+  void* sigma;
+  int32_t* info;
+  // H of each batch entry: the mean over samples, or dense.
+  std::vector<Samples> samples;
+  std::vector<Matrix> dense;
+};
+
+struct IterationPlan {
+  int64_t steps;
+  std::optional<double> tolerance;
+  KroneckerPlan both, image;  // from samples: both products of a step, and the last one
+  RearrangedPlan dense;
+  BasesPlan bases;
+  int64_t table_bytes, workspace_bytes;
+};
+
+IterationPlan plan_power_iteration(const Iteration& iteration, int64_t steps,
+                                   std::optional<double> tolerance, MatmulPrecision precision,
+                                   const DeviceShape& device);
+void fill_power_iteration_table(const IterationPlan& plan, const Iteration& iteration,
+                                void* workspace, void* table);
+
+// All steps are launched; once the tolerance is reached in every batch entry the kernels of the
+// steps that are left return at once.
+cudaError_t power_iteration(const IterationPlan& plan, const Iteration& iteration,
+                            const void* table, void* workspace, cudaStream_t stream);
+
 }  // namespace kronext::cuda

@@ -10,6 +10,8 @@ import torch
 from emulated import matrices, matrix
 from torch import Tensor
 
+from kronext.ops.power_iteration import KroneckerSum, _start
+
 
 @dataclass
 class EmulatedPowerIteration:
@@ -58,6 +60,71 @@ class EmulatedPowerIteration:
                     self.module.WeightedStep(samples, *factors, *numbers, self._weights(None))
                 )
         self._run(steps, self.module.Inspection.direction)
+
+    def power_iteration(
+        self,
+        samples: Tensor | tuple[Tensor, Tensor],
+        *,
+        shape: tuple[int, int] | None = None,
+        steps: int = 5,
+        init: tuple[Tensor, Tensor] | None = None,
+        tol: float | None = None,
+        rank: int = 1,
+    ) -> KroneckerSum:
+        given = samples if isinstance(samples, tuple) else (samples,)
+        stack = 2 if shape else 3
+        batch = torch.broadcast_shapes(*(t.shape[:-stack] for t in given))
+        m, n = shape or (given[0].shape[-1 if len(given) > 1 else -2], given[-1].shape[-1])
+        start = _start(batch, m, n, given[0], init, rank)
+        left, right = (torch.full_like(t, float("nan")) for t in start)
+        sigma = left.new_full((*batch, rank), float("nan"))
+        info = torch.full(batch, -1, dtype=torch.int32)
+        entries = [stacks(t.expand(*batch, *t.shape[-stack:]), stack) for t in given]
+        count = given[0].shape[-3] if shape is None and given[0].shape[-2] else 0
+        self.module.power_iteration(
+            self._iterates(*start),
+            self._iterates(left, right),
+            sigma.data_ptr(),
+            info.data_ptr(),
+            [] if shape else [self._samples(e, count) for e in zip(*entries, strict=True)],
+            [matrix(self.module, e) for e in entries[0]] if shape else [],
+            steps,
+            tol,
+            getattr(self.module.MatmulPrecision, self.precision),
+            self.multiprocessors,
+        )
+        return KroneckerSum(left, right, sigma, info)
+
+    def normalise(
+        self, left: Tensor, right: Tensor, previous: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        left, right = left.clone(), right.clone()
+        turned = torch.full(left.shape[:-3], float("nan"), dtype=torch.float64)
+        self.module.orthonormalise(
+            self._iterates(left, right), self._iterates(*previous), turned.data_ptr()
+        )
+        return left, right, turned
+
+    def triples(
+        self, left: Tensor, right: Tensor, image: Tensor, turned: Tensor, *, tol: float | None
+    ) -> KroneckerSum:
+        left, right, image = left.clone(), right.clone(), image.clone()
+        sigma = left.new_full(left.shape[:-2], float("nan"))
+        info = torch.full(left.shape[:-3], -1, dtype=torch.int32)
+        self.module.singular_triples(
+            self._iterates(left, right),
+            image.data_ptr(),
+            turned.data_ptr(),
+            sigma.data_ptr(),
+            info.data_ptr(),
+            tol,
+        )
+        return KroneckerSum(left, right, sigma, info)
+
+    def _iterates(self, left: Tensor, right: Tensor) -> tuple[object, ...]:
+        count = left.shape[:-3].numel()
+        sizes = (count, left.shape[-3], left.shape[-1], right.shape[-1])
+        return (left.data_ptr(), right.data_ptr(), self._dtype(left), *sizes)
 
     def _multiply(
         self, given: tuple[Tensor, ...], L: Tensor, R: Tensor, weights: Tensor | None

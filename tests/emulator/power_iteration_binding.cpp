@@ -74,6 +74,50 @@ std::pair<int64_t, int64_t> kronecker_steps(const std::vector<cuda::WeightedStep
   return {int64_t(plan.launches.size()) - sums, sums};
 }
 
+// Addresses of left and right, dtype, count, rank, m, n.
+using IteratesTuple = std::tuple<uintptr_t, uintptr_t, Dtype, int64_t, int64_t, int64_t, int64_t>;
+
+cuda::Iterates iterates(const IteratesTuple& t) {
+  const auto& [left, right, dtype, count, rank, m, n] = t;
+  return {reinterpret_cast<void*>(left), reinterpret_cast<void*>(right), dtype, count, rank, m, n};
+}
+
+void power_iteration(const IteratesTuple& start, const IteratesTuple& result, uintptr_t sigma,
+                     uintptr_t info, const std::vector<SamplesTuple>& given,
+                     const std::vector<MatrixTuple>& dense, int64_t steps,
+                     std::optional<double> tolerance, cuda::MatmulPrecision precision,
+                     int multiprocessors) {
+  cuda::Iteration iteration{iterates(start), iterates(result), reinterpret_cast<void*>(sigma),
+                            reinterpret_cast<int32_t*>(info), {}, {}};
+  for (const SamplesTuple& s : given) iteration.samples.push_back(samples(s));
+  for (const MatrixTuple& h : dense) iteration.dense.push_back(matrix(h));
+  const cuda::IterationPlan plan = cuda::plan_power_iteration(iteration, steps, tolerance,
+                                                              precision, device(multiprocessors));
+  DeviceMemory table(plan.table_bytes), workspace(plan.workspace_bytes);
+  cuda::fill_power_iteration_table(plan, iteration, workspace.data(), table.data());
+  succeed(cuda::power_iteration(plan, iteration, table.data(), workspace.data(), nullptr));
+}
+
+void orthonormalise(const IteratesTuple& columns, const IteratesTuple& previous,
+                    uintptr_t turned) {
+  const cuda::BasesPlan plan = cuda::plan_bases(iterates(columns));
+  DeviceMemory table(plan.table_bytes), workspace(plan.workspace_bytes);
+  cuda::fill_orthonormalise_table(plan, iterates(columns), iterates(previous), workspace.data(),
+                                  table.data());
+  succeed(cuda::orthonormalise(plan, table.data(), workspace.data(),
+                               reinterpret_cast<double*>(turned), nullptr));
+}
+
+void singular_triples(const IteratesTuple& columns, uintptr_t image, uintptr_t turned,
+                      uintptr_t sigma, uintptr_t info, std::optional<double> tolerance) {
+  const cuda::BasesPlan plan = cuda::plan_bases(iterates(columns));
+  DeviceMemory table(plan.table_bytes), workspace(plan.workspace_bytes);
+  const cuda::Triples triples{reinterpret_cast<void*>(image), reinterpret_cast<double*>(turned),
+                              reinterpret_cast<void*>(sigma), reinterpret_cast<int32_t*>(info)};
+  cuda::fill_triples_table(plan, iterates(columns), triples, workspace.data(), table.data());
+  succeed(cuda::singular_triples(plan, table.data(), tolerance, nullptr));
+}
+
 std::vector<KernelShape> kernels() { return {}; }
 
 void define(py::module_& m) {
@@ -85,6 +129,9 @@ void define(py::module_& m) {
   py::class_<cuda::WeightedStep>(m, "WeightedStep").def(py::init(&weighted_step));
   m.def("rearranged_matvec", &rearranged_matvec);
   m.def("kronecker_steps", &kronecker_steps);
+  m.def("power_iteration", &power_iteration);
+  m.def("orthonormalise", &orthonormalise);
+  m.def("singular_triples", &singular_triples);
 }
 
 const Binding binding(&define, &kernels);
