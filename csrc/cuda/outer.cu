@@ -1,28 +1,15 @@
 #include "csrc/cuda/outer.h"
 
-#include <algorithm>
-#include <cstring>
+#include <utility>
 
 #include "csrc/cuda/outer_kernel.cuh"
 #include "csrc/cuda/outer_tiles.cuh"
+#include "csrc/cuda/tile_launch.cuh"
 
 namespace kronext::cuda {
 namespace {
 
 // ---- planning -----------------------------------------------------------------------------------
-
-// Reading and writing a tile of the factor, in multiply-adds of the tensor cores that take as long.
-constexpr int64_t kEpilogueDepth = 512;
-// Blocks that fit a multiprocessor leave so much shared memory to the system, each.
-constexpr int kReservedSharedBytes = 1024;
-// Small tiles reread their operands more often from shared memory.
-constexpr double kSmallTileCost = 1.33;
-
-constexpr int64_t kAlignment = 256;
-
-int64_t align(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
-int32_t tiles_over(int64_t length, int64_t tile) { return int32_t((length + tile - 1) / tile); }
 
 bool is_double(const OuterSide& side) {
   return side.x.dtype == Dtype::kFloat64 || side.factor.dtype == Dtype::kFloat64;
@@ -71,19 +58,9 @@ Candidate candidate(OuterKernel kernel, const OuterSide* sides, const std::vecto
     Candidate result;
     result.group.kernel = kernel;
     for (size_t i = 0; i < members.size(); ++i) add_side(tile, sides, members, i, result.group);
-    int64_t cost = 0, most_blocks = 0;
-    for (const TileGrid& grid : result.group.grids) {
-      cost += tile_count(grid) * tile_cost(grid);
-      most_blocks += tile_count(grid) * most_parts(grid);
-    }
-    const int fitting = device.shared_bytes / (kOuterSharedBytes<Tile> + kReservedSharedBytes);
-    const int together = std::max(1, std::min(Tile::kBlocks, fitting));
-    result.blocks = std::max<int64_t>(
-        1, std::min<int64_t>(most_blocks, int64_t(device.multiprocessors) * together));
-    const int64_t sharing = tiles_over(result.blocks, device.multiprocessors);
-    const double chunk = double(Tile::kTile) * Tile::kTile * Tile::kDepth;
-    result.time = std::max<double>(1, double(cost) / double(result.blocks)) * chunk *
-                  double(sharing) * (Tile::kTile < 128 ? kSmallTileCost : 1);
+    const TileEstimate e = estimate<Tile>(result.group.grids, kOuterSharedBytes<Tile>, device);
+    result.blocks = e.blocks;
+    result.time = e.time;
     return result;
   });
 }
@@ -109,24 +86,6 @@ Choice kernels_for(const OuterSide& side, MatmulPrecision precision) {
       break;
   }
   return {OuterKernel::kThreePartsSmall, OuterKernel::kThreePartsLarge};
-}
-
-// Cuts the work among blocks and gives the group its places in table and workspace.
-void place(OuterGroup& group, int64_t blocks, OuterPlan& plan) {
-  group.cuts.resize(size_t(blocks) + 1);
-  const TileScheduleSize size =
-      cut_tiles(group.grids.data(), int64_t(group.grids.size()), blocks, group.cuts.data());
-  group.tasks_at = plan.table_bytes;
-  group.cuts_at = align(group.tasks_at + int64_t(group.grids.size() * sizeof(OuterTask)));
-  plan.table_bytes = align(group.cuts_at + int64_t(group.cuts.size() * sizeof(TileCut)));
-  const int64_t slot = with_tile(group.kernel, [](auto tile) {
-    using Tile = decltype(tile);
-    return int64_t(Tile::kSums) * Tile::kThreads * int64_t(sizeof(typename Tile::Value));
-  });
-  group.partials_at = plan.workspace_bytes;
-  group.counters_at = align(group.partials_at + size.slots * slot);
-  group.counters_bytes = size.groups * int64_t(sizeof(int));
-  plan.workspace_bytes = align(group.counters_at + group.counters_bytes);
 }
 
 // ---- the table ----------------------------------------------------------------------------------
@@ -171,7 +130,10 @@ OuterPlan plan_outer(const OuterSide* sides, int64_t count, MatmulPrecision prec
         tiles == TileSize::kFastest ? large.time < small.time : tiles == TileSize::kLarge;
     Candidate& best = takes_large ? large : small;
     if (best.group.grids.empty()) continue;
-    place(best.group, best.blocks, plan);
+    with_tile(best.group.kernel, [&](auto tile) {
+      place<decltype(tile), OuterTask>(best.group, best.blocks, plan.table_bytes,
+                                       plan.workspace_bytes);
+    });
     plan.groups.push_back(std::move(best.group));
   }
   return plan;
@@ -186,29 +148,17 @@ void fill_outer_table(const OuterPlan& plan, const OuterSide* sides, void* table
       tasks[i] =
           describe(sides[group.sides[i]], second < 0 ? nullptr : &sides[second], group.grids[i]);
     }
-    std::memcpy(bytes + group.cuts_at, group.cuts.data(), group.cuts.size() * sizeof(TileCut));
+    fill_cuts(group, table);
   }
 }
 
 cudaError_t outer_update(const OuterPlan& plan, const void* table, void* workspace,
                          cudaStream_t stream) {
-  const char* const tables = static_cast<const char*>(table);
-  char* const space = static_cast<char*>(workspace);
   for (const OuterGroup& group : plan.groups) {
-    if (group.counters_bytes > 0) {
-      const cudaError_t status =
-          cudaMemsetAsync(space + group.counters_at, 0, size_t(group.counters_bytes), stream);
-      if (status != cudaSuccess) return status;
-    }
     const cudaError_t status = with_tile(group.kernel, [&](auto tile) {
       using Tile = decltype(tile);
-      const LaunchShape shape = {int64_t(group.cuts.size()) - 1, Tile::kThreads,
-                                 kOuterSharedBytes<Tile>};
-      return launch(outer_kernel<Tile>, shape, stream,
-                    reinterpret_cast<const OuterTask*>(tables + group.tasks_at),
-                    reinterpret_cast<const TileCut*>(tables + group.cuts_at),
-                    reinterpret_cast<typename Tile::Value*>(space + group.partials_at),
-                    reinterpret_cast<int*>(space + group.counters_at));
+      return launch_tiles<Tile>(outer_kernel<Tile>, group, kOuterSharedBytes<Tile>, table,
+                                workspace, stream);
     });
     if (status != cudaSuccess) return status;
   }

@@ -17,18 +17,10 @@
 #include <vector>
 
 #include "csrc/core/outer.h"
-#include "csrc/core/tile_schedule.h"
 #include "csrc/cuda/matmul_precision.h"
+#include "csrc/cuda/tile_plan.h"
 
 namespace kronext::cuda {
-
-// Small tiles waste less on small matrices, large ones read shared memory less often.
-enum class TileSize { kFastest, kSmall, kLarge };
-
-struct DeviceShape {
-  int multiprocessors;
-  int shared_bytes;  // of one multiprocessor
-};
 
 // The kernels that are built.
 enum class OuterKernel {
@@ -45,15 +37,10 @@ enum class OuterKernel {
   kDouble,
 };
 
-struct OuterGroup {
+struct OuterGroup : TileGroup {
   OuterKernel kernel;
   std::vector<int64_t> sides;   // one for each tile grid
   std::vector<int64_t> second;  // the side that shares its x, or -1
-  std::vector<TileGrid> grids;
-  std::vector<TileCut> cuts;
-  int64_t tasks_at, cuts_at;         // bytes into the table
-  int64_t partials_at, counters_at;  // bytes into the workspace
-  int64_t counters_bytes;
 };
 
 struct OuterPlan {

@@ -12,6 +12,7 @@
 #include "csrc/cuda/launch.cuh"
 #include "csrc/cuda/outer_task.cuh"
 #include "csrc/cuda/ptx.cuh"
+#include "csrc/cuda/tile_visits.cuh"
 #include "csrc/cuda/tile_walk.cuh"
 
 namespace kronext::cuda {
@@ -32,34 +33,35 @@ struct Epilogue {
   bool diagonal;
   Value decay, weight;
 
+  __device__ __forceinline__ bool is_inside(int r, int c) const {
+    return row + r < size && column + c < size;
+  }
+
   // decay * factor + weight * sum, into the tile and (off the diagonal) the lower triangle of the
   // factor.
   __device__ __forceinline__ void write_rows() const {
-    for (int i = int(threadIdx.x); i < kTile * kTile; i += Tile::kThreads) {
-      const int r = i / kTile, c = i % kTile;
-      if (row + r >= size || column + c >= size || (diagonal && c > r)) continue;
+    visit_rows<Tile>([&](int r, int c) {
+      if (!is_inside(r, c) || (diagonal && c > r)) return;
       Factor* const at = factor + int64_t(row + r) * size + column + c;
       Value& sum = tile[Tile::tile_index(r, c)];
       sum = blend(sum, decay == Value(0) ? Value(0) : Value(*at), decay, weight);
       if (!diagonal) *at = Factor(sum);
-    }
+    });
   }
 
   // Row c of the mirror is column c of the tile; on the diagonal that is the whole tile, from its
   // lower half.
   __device__ __forceinline__ void write_mirror() const {
-    for (int i = int(threadIdx.x); i < kTile * kTile; i += Tile::kThreads) {
-      const int c = i / kTile, r = i % kTile;
-      if (row + r >= size || column + c >= size) continue;
+    visit_columns<Tile>([&](int r, int c) {
+      if (!is_inside(r, c)) return;
       factor[int64_t(column + c) * size + row + r] = Factor(mirrored(r, c));
-    }
+    });
   }
 
   // The same four numbers at a time, where the rows of the factor are aligned to 16 bytes.
   __device__ __forceinline__ void write_vector_rows() const {
-    for (int i = int(threadIdx.x); i < kTile * kTile / 4; i += Tile::kThreads) {
-      const int r = i / (kTile / 4), c = i % (kTile / 4) * 4;
-      if (row + r >= size || column + c >= size || (diagonal && c > r)) continue;
+    visit_row_vectors<Tile>([&](int r, int c) {
+      if (!is_inside(r, c) || (diagonal && c > r)) return;
       auto* const at = reinterpret_cast<float4*>(factor + int64_t(row + r) * size + column + c);
       auto* const in_tile = reinterpret_cast<float4*>(tile + Tile::tile_index(r, c));
       const float4 sum = *in_tile, old = decay == 0 ? make_float4(0, 0, 0, 0) : *at;
@@ -68,18 +70,15 @@ struct Epilogue {
                       blend(sum.z, old.z, decay, weight), blend(sum.w, old.w, decay, weight));
       *in_tile = value;
       if (!diagonal) *at = value;
-    }
+    });
   }
 
-  // A warp takes 4 columns of 32 rows, which no two lanes find in one bank.
   __device__ __forceinline__ void write_vector_mirror() const {
-    for (int i = int(threadIdx.x); i < kTile * kTile / 4; i += Tile::kThreads) {
-      const int warp = i / 32, lane = i % 32;
-      const int c = warp % (kTile / 4) * 4 + lane % 4, r = warp / (kTile / 4) * 32 + lane / 4 * 4;
-      if (row + r >= size || column + c >= size) continue;
+    visit_column_vectors<Tile>([&](int r, int c) {
+      if (!is_inside(r, c)) return;
       *reinterpret_cast<float4*>(factor + int64_t(column + c) * size + row + r) =
           make_float4(mirrored(r, c), mirrored(r + 1, c), mirrored(r + 2, c), mirrored(r + 3, c));
-    }
+    });
   }
 
   __device__ __forceinline__ Value mirrored(int r, int c) const {
