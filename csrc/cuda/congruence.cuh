@@ -29,6 +29,7 @@
 
 #include "csrc/cuda/operand.h"
 #include "csrc/cuda/structure.cuh"
+#include "csrc/cuda/tile_visits.cuh"
 
 namespace kronext::cuda {
 
@@ -110,15 +111,18 @@ struct CongruenceTile {
     int chunk = output * task.chunks;
     const Operand& left = matrix_of(task.left, chunk);
     Value* const out = assume_global(static_cast<Value*>(task.out)) + output * task.out_stride;
-    const double scale = !task.inner ? 1 : copies ? task.inner->identity_scale : task.inner->scale;
-    const bool down = task.x_stride < task.y_stride;
-    for (int i = int(threadIdx.x); i < Tile::kTile * Tile::kTile; i += Tile::kThreads) {
-      const int r = down ? i % Tile::kTile : i / Tile::kTile;
-      const int c = down ? i / Tile::kTile : i % Tile::kTile;
+    const Value scale =
+        !task.inner ? Value(1) : Value(copies ? task.inner->identity_scale : task.inner->scale);
+    const auto entry = [&](int r, int c) {
       const int x = row * Tile::kTile + r, y = column * Tile::kTile + c;
-      if (x >= task.left.x_count || y >= task.right.x_count) continue;
+      if (x >= task.left.x_count || y >= task.right.x_count) return;
       const Value sum = copies ? load_entry<Value>(left, x, y) : tile[Tile::tile_index(r, c)];
-      out[x * task.x_stride + y * task.y_stride] = Value(scale) * weighted(sum, x, y);
+      out[x * task.x_stride + y * task.y_stride] = scale * weighted(sum, x, y);
+    };
+    if (task.x_stride < task.y_stride) {
+      visit_columns<Tile>(entry);
+    } else {
+      visit_rows<Tile>(entry);
     }
   }
 

@@ -6,13 +6,9 @@
 #include <cstring>
 #include <vector>
 
+#include "csrc/cuda/tile_plan.h"
+
 namespace kronext::cuda {
-
-constexpr int64_t kAlignment = 256;
-
-constexpr int64_t align(int64_t bytes) {
-  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
-}
 
 constexpr int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

@@ -26,7 +26,7 @@
 
 #include "csrc/core/power_iteration.h"
 #include "csrc/cuda/matmul_precision.h"
-#include "csrc/cuda/outer.h"
+#include "csrc/cuda/tile_plan.h"
 
 namespace kronext::cuda {
 
