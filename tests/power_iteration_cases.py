@@ -70,9 +70,12 @@ def check_values(power_iteration: Op, form: str, dtype: torch.dtype, shapes: Sha
 
 
 def check_pairs(
-    power_iteration: Op, rank: int, dtype: torch.dtype, m: int = 17, n: int = 33
+    power_iteration: Op,
+    rank: int,
+    dtype: torch.dtype,
+    samples: tuple[int, int, int] = (40, 17, 33),
 ) -> None:
-    result = power_iteration(gradients(40, m, n, dtype), rank=rank, steps=30)
+    result = power_iteration(gradients(*samples, dtype), rank=rank, steps=30)
     unit = torch.finfo(dtype).eps
     for factors in (result.left, result.right):
         torch.testing.assert_close(
@@ -85,7 +88,7 @@ def check_pairs(
         torch.testing.assert_close(inner, torch.eye(rank).double(), rtol=0, atol=64 * unit)
     assert (result.sigma >= 0).all()
     assert (result.sigma.diff() <= 0).all()
-    image, _ = reference.kron_matvec(gradients(40, m, n), result.left[0], result.right[0])
+    image, _ = reference.kron_matvec(gradients(*samples), result.left[0], result.right[0])
     quotient = (result.left[0].double() * image).sum()
     torch.testing.assert_close(result.sigma[0].double(), quotient, rtol=4e-6, atol=0)
 

@@ -9,13 +9,15 @@
 namespace kronext::cuda {
 
 KroneckerPlan plan_kronecker_steps(const WeightedStep* steps, int64_t count, Inspection inspection,
-                                   MatmulPrecision precision, const DeviceShape& device) {
-  const CongruencePlanner planner(steps, count, inspection, precision, device, nullptr);
+                                   MatmulPrecision precision, const DeviceShape& device,
+                                   int64_t round_bytes) {
   KroneckerPlan plan = {};
   plan.inspection = inspection;
   plan.precision = precision;
   plan.device = device;
+  plan.round_bytes = round_bytes;
   plan.steps = count;
+  const CongruencePlanner planner(steps, count, plan, nullptr);
   plan.inspections = int64_t(planner.inspections().tasks().size());
   plan.inspect_blocks = planner.inspections().blocks();
   plan.products = int64_t(planner.products().size());
@@ -32,8 +34,7 @@ KroneckerPlan plan_kronecker_steps(const WeightedStep* steps, int64_t count, Ins
 
 void fill_kronecker_table(const KroneckerPlan& plan, const WeightedStep* steps, void* workspace,
                           void* table) {
-  const CongruencePlanner planner(steps, plan.steps, plan.inspection, plan.precision, plan.device,
-                                  workspace);
+  const CongruencePlanner planner(steps, plan.steps, plan, workspace);
   Placement places(table);
   put(planner.inspections().tasks(), places);
   put(planner.products(), places);

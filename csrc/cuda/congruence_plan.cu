@@ -8,8 +8,6 @@
 namespace kronext::cuda {
 namespace {
 
-// Of the operands that a round makes.
-constexpr int64_t kRoundBytes = 64 << 20;
 // Depth that is summed in float32, at most; and the least that is worth a part of its own.
 constexpr int64_t kMostDepth = 2048, kLeastDepth = 256;
 // Blocks of a grid for each multiprocessor that parts are made for.
@@ -102,38 +100,40 @@ bool forming_costs_less(double m, double n, double positions, double rows, doubl
 }  // namespace
 
 CongruencePlanner::CongruencePlanner(const WeightedStep* steps, int64_t count,
-                                     Inspection inspection, MatmulPrecision precision,
-                                     const DeviceShape& device, void* workspace)
-    : precision_(precision),
-      device_(device),
+                                     const KroneckerPlan& plan, void* workspace)
+    : precision_(plan.precision),
+      device_(plan.device),
       space_(workspace),
-      inspections_(inspection, 2 * count, space_) {
+      inspections_(plan.inspection, 2 * count, space_) {
   std::vector<Step> described;
   for (int64_t i = 0; i < count; ++i) described.push_back(describe(steps[i]));
+  const auto fits_a_round = [&](const Step& step) {
+    return step.given->step.samples.count * step.bytes <= plan.round_bytes;
+  };
   for (Step& step : described) {
-    if (step.given->step.samples.count * step.bytes <= kRoundBytes) continue;
     for (int side : {0, 1}) {
-      step.sums[side] = space_.take<double>(step.dim[side] * step.dim[side] * 8);
+      const int64_t values = fits_a_round(step) ? 0 : step.dim[side] * step.dim[side];
+      step.sums[side] = space_.take<double>(values * int64_t(sizeof(double)));
     }
   }
   std::vector<Group> round;
   int64_t bytes = 0;
   for (Step& step : described) {
     const int64_t samples = step.given->step.samples.count;
-    for (int64_t first = 0, end = false; !end;) {
-      const int64_t room = (kRoundBytes - bytes) / step.bytes / step.block * step.block;
-      if (room == 0 && !round.empty()) {
+    int64_t first = 0;
+    do {
+      const int64_t room = (plan.round_bytes - bytes) / step.bytes / step.block * step.block;
+      if (!round.empty() && room < (fits_a_round(step) ? samples : 1)) {
         run_round(round);
         round.clear();
         bytes = 0;
         continue;
       }
       const int64_t taken = std::min(samples - first, std::max(room, step.block));
-      end = first + taken == samples;
-      round.push_back({&step, first, taken, bool(end)});
+      round.push_back({&step, first, taken, first + taken == samples});
       bytes += taken * step.bytes;
       first += taken;
-    }
+    } while (round.empty() || !round.back().last || round.back().step != &step);
   }
   if (!round.empty()) run_round(round);
 }
@@ -195,7 +195,9 @@ void CongruencePlanner::run_round(const std::vector<Group>& groups) {
                          tasks.back().first_block + block_count(tasks.back())});
     products_.insert(products_.end(), tasks.begin(), tasks.end());
   }
-  for (const auto& [kernel, tasks] : round_sums_) {
+  for (const auto& [wide, tasks] : round_sums_) {
+    // Any kernel of the same type of value.
+    const auto kernel = wide ? CongruenceKernel::kDouble : CongruenceKernel::kFloat32ThreeParts;
     launches_.push_back({true, kernel, int64_t(sums_.size()), int64_t(tasks.size()),
                          tasks.back().first_block + block_count(tasks.back())});
     sums_.insert(sums_.end(), tasks.begin(), tasks.end());
@@ -295,7 +297,7 @@ void CongruencePlanner::add_square(const Group& group, int side, const Stack& x,
   task.out_dtype = wanted.out.dtype;
   task.first = group.first == 0;
   task.last = group.last;
-  append(round_sums_[kernel], task);
+  append(round_sums_[step.wide], task);
 }
 
 void CongruencePlanner::add_product(const Group& group, Stage stage, bool pair, const Stack& left,

@@ -24,9 +24,9 @@ struct Stack {
 
 class CongruencePlanner {
  public:
-  // A null workspace serves to find the sizes.
-  CongruencePlanner(const WeightedStep* steps, int64_t count, Inspection inspection,
-                    MatmulPrecision precision, const DeviceShape& device, void* workspace);
+  // Reads the arguments that the plan holds. A null workspace serves to find the sizes.
+  CongruencePlanner(const WeightedStep* steps, int64_t count, const KroneckerPlan& plan,
+                    void* workspace);
 
   const Inspections& inspections() const { return inspections_; }
   const std::vector<CongruenceTask>& products() const { return products_; }
@@ -81,7 +81,7 @@ class CongruencePlanner {
   Placement space_;
   Inspections inspections_;
   std::map<std::pair<Stage, CongruenceKernel>, std::vector<CongruenceTask>> round_products_;
-  std::map<CongruenceKernel, std::vector<CongruenceSumTask>> round_sums_;
+  std::map<bool, std::vector<CongruenceSumTask>> round_sums_;  // of float64 steps, of others
   std::vector<CongruenceTask> products_;
   std::vector<CongruenceSumTask> sums_;
   std::vector<CongruenceLaunch> launches_;

@@ -70,15 +70,20 @@ struct KroneckerPlan {
   Inspection inspection;
   MatmulPrecision precision;
   DeviceShape device;
+  int64_t round_bytes;
   int64_t steps, inspections, inspect_blocks, products, sums;
   std::vector<CongruenceLaunch> launches;
   int64_t table_bytes, workspace_bytes;
 };
 
+// What is made of the samples of a round takes so much of the workspace, about.
+constexpr int64_t kRoundBytes = 64 << 20;
+
 // Steps of any shapes and dtypes. A side may write into the inner matrix of the other side, where
 // there is one sample; no two results may overlap.
 KroneckerPlan plan_kronecker_steps(const WeightedStep* steps, int64_t count, Inspection inspection,
-                                   MatmulPrecision precision, const DeviceShape& device);
+                                   MatmulPrecision precision, const DeviceShape& device,
+                                   int64_t round_bytes = kRoundBytes);
 
 // Writes plan.table_bytes to `table`, host memory aligned to 16 bytes.
 void fill_kronecker_table(const KroneckerPlan& plan, const WeightedStep* steps, void* workspace,

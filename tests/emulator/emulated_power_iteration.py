@@ -18,6 +18,7 @@ class EmulatedPowerIteration:
     module: ModuleType
     precision: str = "highest"
     multiprocessors: int = 3
+    round_bytes: int = 64 << 20
     launches: tuple[int, int] = (0, 0)  # of the latest products and sums
 
     def rearranged_matvec(self, H: Tensor, L: Tensor, R: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,7 +183,7 @@ class EmulatedPowerIteration:
     def _run(self, steps: list[object], inspection: object) -> None:
         precision = getattr(self.module.MatmulPrecision, self.precision)
         self.launches = self.module.kronecker_steps(
-            steps, inspection, precision, self.multiprocessors
+            steps, inspection, precision, self.multiprocessors, self.round_bytes
         )
 
     def _results(

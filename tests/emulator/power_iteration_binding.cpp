@@ -63,9 +63,11 @@ cuda::WeightedStep weighted_step(const SamplesTuple& given, const MatrixTuple& l
 // Returns how many launches of products and of sums there were.
 std::pair<int64_t, int64_t> kronecker_steps(const std::vector<cuda::WeightedStep>& steps,
                                             cuda::Inspection inspection,
-                                            cuda::MatmulPrecision precision, int multiprocessors) {
-  const cuda::KroneckerPlan plan = cuda::plan_kronecker_steps(
-      steps.data(), int64_t(steps.size()), inspection, precision, device(multiprocessors));
+                                            cuda::MatmulPrecision precision, int multiprocessors,
+                                            int64_t round_bytes) {
+  const cuda::KroneckerPlan plan =
+      cuda::plan_kronecker_steps(steps.data(), int64_t(steps.size()), inspection, precision,
+                                 device(multiprocessors), round_bytes);
   DeviceMemory table(plan.table_bytes), workspace(plan.workspace_bytes);
   cuda::fill_kronecker_table(plan, steps.data(), workspace.data(), table.data());
   succeed(cuda::kronecker_steps(plan, table.data(), workspace.data(), nullptr, nullptr));
@@ -87,19 +89,22 @@ void power_iteration(const IteratesTuple& start, const IteratesTuple& result, ui
                      const std::vector<MatrixTuple>& dense, int64_t steps,
                      std::optional<double> tolerance, cuda::MatmulPrecision precision,
                      int multiprocessors) {
-  cuda::Iteration iteration{iterates(start), iterates(result), reinterpret_cast<void*>(sigma),
-                            reinterpret_cast<int32_t*>(info), {}, {}};
+  cuda::Iteration iteration{iterates(start),
+                            iterates(result),
+                            reinterpret_cast<void*>(sigma),
+                            reinterpret_cast<int32_t*>(info),
+                            {},
+                            {}};
   for (const SamplesTuple& s : given) iteration.samples.push_back(samples(s));
   for (const MatrixTuple& h : dense) iteration.dense.push_back(matrix(h));
-  const cuda::IterationPlan plan = cuda::plan_power_iteration(iteration, steps, tolerance,
-                                                              precision, device(multiprocessors));
+  const cuda::IterationPlan plan =
+      cuda::plan_power_iteration(iteration, steps, tolerance, precision, device(multiprocessors));
   DeviceMemory table(plan.table_bytes), workspace(plan.workspace_bytes);
   cuda::fill_power_iteration_table(plan, iteration, workspace.data(), table.data());
   succeed(cuda::power_iteration(plan, iteration, table.data(), workspace.data(), nullptr));
 }
 
-void orthonormalise(const IteratesTuple& columns, const IteratesTuple& previous,
-                    uintptr_t turned) {
+void orthonormalise(const IteratesTuple& columns, const IteratesTuple& previous, uintptr_t turned) {
   const cuda::BasesPlan plan = cuda::plan_bases(iterates(columns));
   DeviceMemory table(plan.table_bytes), workspace(plan.workspace_bytes);
   cuda::fill_orthonormalise_table(plan, iterates(columns), iterates(previous), workspace.data(),
