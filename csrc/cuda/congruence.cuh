@@ -133,7 +133,7 @@ struct CongruenceTile {
       sample = int64_t(output) * (task.left.x_count / task.positions) + x / task.positions;
     }
     if (!task.weights) return sum;
-    return sum * Value(load_factor(task.weights, task.weights_dtype, sample * task.weights_stride));
+    return sum * load_factor<Value>(task.weights, task.weights_dtype, sample * task.weights_stride);
   }
 };
 

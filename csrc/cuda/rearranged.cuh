@@ -170,11 +170,10 @@ struct RearrangedPass {
 #pragma unroll
       for (int row = 0; row < kRows; ++row) {
         const bool inside = exists && first_row + row < task.n;
-        r[row][u] =
-            inside
-                ? T(load_factor(task.r, task.factor_dtype,
-                                (first_row + row) * task.r_row_stride + j2 * task.r_column_stride))
-                : T(0);
+        r[row][u] = inside ? load_factor<T>(
+                                 task.r, task.factor_dtype,
+                                 (first_row + row) * task.r_row_stride + j2 * task.r_column_stride)
+                           : T(0);
       }
     }
     const int first = int(int64_t(slice) * task.m / task.slices);
@@ -213,8 +212,8 @@ struct RearrangedPass {
 
  private:
   __device__ __forceinline__ T load_l(int i, int i2) const {
-    return T(
-        load_factor(task.l, task.factor_dtype, i * task.l_row_stride + i2 * task.l_column_stride));
+    return load_factor<T>(task.l, task.factor_dtype,
+                          i * task.l_row_stride + i2 * task.l_column_stride);
   }
 
   // Row `row` of the shared memory, whole units of this thread.

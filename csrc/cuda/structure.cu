@@ -5,22 +5,22 @@
 namespace kronext::cuda {
 namespace {
 
-constexpr int kThreads = 256, kStrip = 32;  // rows of a block
+constexpr int kStrip = 32;  // rows of a block
 
 // A block compares the rows of its strip, up to the diagonal, with the columns that mirror them:
 // 32 neighbouring rows share the cache lines of those.
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kInspectThreads)
     structure_kernel(const InspectTask* tasks, int count, const int* done) {
   if (done && *done) return;
   const InspectTask& task = task_of_block(tasks, count, &InspectTask::first_block);
   const int strip = int(int64_t(blockIdx.x) - task.first_block) * kStrip;
   const auto at = [&](int i, int j) {
-    return load_factor(task.data, task.dtype, i * task.row_stride + j * task.column_stride);
+    return load_factor<double>(task.data, task.dtype, i * task.row_stride + j * task.column_stride);
   };
   const double first = at(0, 0);
   const int rows = task.dim - strip < kStrip ? task.dim - strip : kStrip;
   bool asymmetric = false, unlike = false;
-  for (int row = int(threadIdx.x) / 32; row < rows; row += kThreads / 32) {
+  for (int row = int(threadIdx.x) / 32; row < rows; row += kInspectThreads / 32) {
     const int i = strip + row;
     for (int j = int(threadIdx.x) % 32; j <= i; j += 32) {
       const double lower = at(i, j), upper = at(j, i), wanted = i == j ? first : 0.0;
@@ -41,9 +41,9 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // One block a matrix, which is symmetric and has dense rows.
-__global__ void __launch_bounds__(kThreads) direction_kernel(const InspectTask* tasks, int count) {
+__global__ void __launch_bounds__(kInspectThreads) direction_kernel(const InspectTask* tasks, int count) {
   KRONEXT_DYNAMIC_SHARED(shared);
-  const BlockReduction<kThreads> block{reinterpret_cast<double*>(shared)};
+  const BlockReduction<kInspectThreads> block{reinterpret_cast<double*>(shared)};
   const InspectTask& task = task_of_block(tasks, count, &InspectTask::first_block);
   const double length =
       task.dtype == Dtype::kFloat64
@@ -77,9 +77,9 @@ cudaError_t inspect(Inspection kind, const InspectTask* tasks, int64_t count, in
       cudaMemsetAsync(results, 0, size_t(matrices) * sizeof(Inspected), stream);
   if (status != cudaSuccess || blocks == 0) return status;
   if (kind == Inspection::kStructure) {
-    return launch(structure_kernel, {blocks, kThreads, 0}, stream, tasks, int(count), done);
+    return launch(structure_kernel, {blocks, kInspectThreads, 0}, stream, tasks, int(count), done);
   }
-  return launch(direction_kernel, {blocks, kThreads, BlockReduction<kThreads>::kSharedBytes},
+  return launch(direction_kernel, {blocks, kInspectThreads, BlockReduction<kInspectThreads>::kSharedBytes},
                 stream, tasks, int(count));
 }
 

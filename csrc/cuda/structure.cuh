@@ -36,10 +36,13 @@ struct InspectTask {
 };
 
 // One float32 or float64 entry.
-__device__ __forceinline__ double load_factor(const void* data, Dtype dtype, int64_t index) {
-  return dtype == Dtype::kFloat64 ? assume_global(static_cast<const double*>(data))[index]
-                                  : double(assume_global(static_cast<const float*>(data))[index]);
+template <class T>
+__device__ __forceinline__ T load_factor(const void* data, Dtype dtype, int64_t index) {
+  return dtype == Dtype::kFloat64 ? T(assume_global(static_cast<const double*>(data))[index])
+                                  : T(assume_global(static_cast<const float*>(data))[index]);
 }
+
+constexpr int kInspectThreads = 256;
 
 // The matrices that one launch inspects.
 class Inspections {

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "csrc/cuda/congruence.cuh"
+#include "csrc/cuda/congruence_tiles.cuh"
+#include "csrc/cuda/kronecker_basis.cuh"
 #include "csrc/cuda/rearranged.cuh"
 #include "tests/emulator/binding.h"
 #include "tests/emulator/device_memory.h"
@@ -123,7 +126,79 @@ void singular_triples(const IteratesTuple& columns, uintptr_t image, uintptr_t t
   succeed(cuda::singular_triples(plan, table.data(), tolerance, nullptr));
 }
 
-std::vector<KernelShape> kernels() { return {}; }
+const std::map<cuda::CongruenceKernel, std::string>& congruence_names() {
+  using enum cuda::CongruenceKernel;
+  static const std::map<cuda::CongruenceKernel, std::string> names = {
+      {kBFloat16Pairs, "bfloat16 pairs"},      {kBFloat16OnePart, "bfloat16 medium"},
+      {kBFloat16TwoParts, "bfloat16 high"},    {kBFloat16ThreeParts, "bfloat16 highest"},
+      {kFloat16Pairs, "float16 pairs"},        {kFloat16OnePart, "float16 medium"},
+      {kFloat16TwoParts, "float16 high"},      {kFloat16ThreeParts, "float16 highest"},
+      {kFloat32OnePart, "float32 medium"},     {kFloat32TwoParts, "float32 high"},
+      {kFloat32ThreeParts, "float32 highest"}, {kDouble, "float64"},
+  };
+  return names;
+}
+
+template <class T, Dtype dtype>
+KernelShape dense_shape(const std::string& name) {
+  using Tile = cuda::RearrangedTile<T, dtype>;
+  return {"power_iteration",
+          "dense " + name,
+          "rearranged_kernel<" + py::type_id<Tile>() + ">",
+          Tile::kThreads,
+          Tile::kSharedBytes,
+          Tile::kBlocks,
+          {{"rows", Tile::kRows}, {"bytes", 16 / Tile::kUnit}}};
+}
+
+// The kernels that only add and normalise, for one type of value.
+template <class T>
+std::vector<KernelShape> small_shapes(const std::string& dtype) {
+  const std::string type = "<" + py::type_id<T>() + ">", op = "power_iteration";
+  return {{op, "sum of products " + dtype, "congruence_sum_kernel" + type,
+           cuda::CongruenceSum::kThreads, cuda::CongruenceSum::kSharedBytes, 1},
+          {op, "sum of dense " + dtype, "rearranged_sum_kernel" + type, cuda::kRearrangedSumThreads,
+           0, 1},
+          {op, "orthonormalise " + dtype, "orthonormalise_kernel" + type, cuda::kBasisThreads,
+           cuda::BasisBlock::kSharedBytes, 1},
+          {op, "triples " + dtype, "triples_kernel" + type, cuda::kBasisThreads,
+           cuda::BasisBlock::kSharedBytes, 1}};
+}
+
+std::vector<KernelShape> kernels() {
+  using enum Dtype;
+  std::vector<KernelShape> shapes;
+  for (const auto& [kernel, name] : congruence_names()) {
+    cuda::with_congruence_tile(kernel, [&, &name = name](auto tile) {
+      using Tile = decltype(tile);
+      shapes.push_back({"power_iteration",
+                        "product " + name,
+                        "congruence_kernel<" + py::type_id<Tile>() + ">",
+                        Tile::kThreads,
+                        Tile::kSharedBytes,
+                        Tile::kBlocks,
+                        {{"tile", Tile::kTile}, {"depth", Tile::kDepth}}});
+    });
+  }
+  for (const KernelShape& shape :
+       {dense_shape<float, kBFloat16>("bfloat16"), dense_shape<float, kFloat16>("float16"),
+        dense_shape<float, kFloat32>("float32"), dense_shape<double, kFloat64>("float64"),
+        dense_shape<double, kBFloat16>("bfloat16 in float64"),
+        dense_shape<double, kFloat16>("float16 in float64"),
+        dense_shape<double, kFloat32>("float32 in float64")}) {
+    shapes.push_back(shape);
+  }
+  for (const auto& list : {small_shapes<float>("float32"), small_shapes<double>("float64")}) {
+    shapes.insert(shapes.end(), list.begin(), list.end());
+  }
+  shapes.push_back({"power_iteration", "turned", "turned_kernel<", cuda::kBasisThreads,
+                    cuda::BasisBlock::kSharedBytes, 1});
+  shapes.push_back(
+      {"power_iteration", "structure", "structure_kernel(", cuda::kInspectThreads, 0, 1});
+  shapes.push_back({"power_iteration", "direction", "direction_kernel(", cuda::kInspectThreads,
+                    cuda::BlockReduction<cuda::kInspectThreads>::kSharedBytes, 1});
+  return shapes;
+}
 
 void define(py::module_& m) {
   py::enum_<cuda::Inspection>(m, "Inspection")
