@@ -107,7 +107,7 @@ class Orthonormaliser {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kBasisThreads)
+__global__ void __launch_bounds__(kBasisThreads, 1)
     orthonormalise_kernel(const BasisTask* tasks, const int* done) {
   KRONEXT_DYNAMIC_SHARED(shared);
   if (done && *done) return;
@@ -258,7 +258,7 @@ class TripleMaker {
 
 // One block for each batch entry.
 template <class T>
-__global__ void __launch_bounds__(kBasisThreads)
+__global__ void __launch_bounds__(kBasisThreads, 1)
     triples_kernel(const TriplesTask* tasks, double tolerance) {
   KRONEXT_DYNAMIC_SHARED(shared);
   const TriplesTask& task = tasks[blockIdx.x];

@@ -212,8 +212,15 @@ struct RearrangedPass {
 
  private:
   __device__ __forceinline__ T load_l(int i, int i2) const {
-    return load_factor<T>(task.l, task.factor_dtype,
-                          i * task.l_row_stride + i2 * task.l_column_stride);
+    return factor(task.l, i * task.l_row_stride + i2 * task.l_column_stride);
+  }
+  // Sums are float32 only where L and R are.
+  __device__ __forceinline__ T factor(const void* data, int64_t index) const {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      return assume_global(static_cast<const float*>(data))[index];
+    } else {
+      return load_factor<T>(data, task.factor_dtype, index);
+    }
   }
 
   // Row `row` of the shared memory, whole units of this thread.
