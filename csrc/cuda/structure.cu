@@ -41,7 +41,8 @@ __global__ void __launch_bounds__(kInspectThreads)
 }
 
 // One block a matrix, which is symmetric and has dense rows.
-__global__ void __launch_bounds__(kInspectThreads) direction_kernel(const InspectTask* tasks, int count) {
+__global__ void __launch_bounds__(kInspectThreads)
+    direction_kernel(const InspectTask* tasks, int count) {
   KRONEXT_DYNAMIC_SHARED(shared);
   const BlockReduction<kInspectThreads> block{reinterpret_cast<double*>(shared)};
   const InspectTask& task = task_of_block(tasks, count, &InspectTask::first_block);
@@ -79,8 +80,9 @@ cudaError_t inspect(Inspection kind, const InspectTask* tasks, int64_t count, in
   if (kind == Inspection::kStructure) {
     return launch(structure_kernel, {blocks, kInspectThreads, 0}, stream, tasks, int(count), done);
   }
-  return launch(direction_kernel, {blocks, kInspectThreads, BlockReduction<kInspectThreads>::kSharedBytes},
-                stream, tasks, int(count));
+  return launch(direction_kernel,
+                {blocks, kInspectThreads, BlockReduction<kInspectThreads>::kSharedBytes}, stream,
+                tasks, int(count));
 }
 
 }  // namespace kronext::cuda
