@@ -50,7 +50,7 @@ struct OuterPlan {
 };
 
 // Reads dtypes, sizes and strides, and which neighbours in the list share their memory: a small
-// 16-bit gradient whose two sides follow each other is read once for both.
+// gradient whose two sides follow each other is read once for both.
 OuterPlan plan_outer(const OuterSide* sides, int64_t count, MatmulPrecision precision,
                      const DeviceShape& device, TileSize tiles = TileSize::kFastest);
 

@@ -11,33 +11,45 @@ namespace kronext::cuda {
 // Gram matrix, that of the rounded number.
 constexpr int gram_order(int parts) { return parts == 2 ? 2 : parts - 1; }
 
-template <class Shape, Dtype dtype, int parts = 1>
-struct GramTile : TensorTile<Shape, dtype, parts, dtype, parts, gram_order(parts)> {
-  using Base = TensorTile<Shape, dtype, parts, dtype, parts, gram_order(parts)>;
-  using Panel = typename Base::Left;
+template <class Shape, Dtype dtype, int parts>
+using SquareTile = TensorTile<Shape, dtype, parts, dtype, parts, gram_order(parts)>;
 
-  // A gradient that is one tile and one chunk is read once and serves both sides.
-  static constexpr bool kPairs = !Panel::kSplits && Base::kTile == Base::kDepth;
-  static constexpr int kPairBytes = Base::kTileBytes + (kPairs ? Panel::kStageBytes : 0);
+template <class Shape, Dtype dtype, int parts = 1>
+struct GramTile : SquareTile<Shape, dtype, parts> {
+  using Base = SquareTile<Shape, dtype, parts>;
+
+  // A gradient that is one tile is read once, whole, and serves both sides.
+  static constexpr bool kPairs = Base::kTile <= 64;
+  using WholeShape =
+      TileShape<Base::kTile, Base::kTile, Shape::kWarpRows, Shape::kWarpColumns, 1, Base::kBlocks>;
+  using Whole = SquareTile<WholeShape, dtype, parts>;
+  using Panel = typename Whole::Left;
+  static constexpr int kPlanesAt = Base::kTileBytes + (Panel::kSplits ? Panel::kStageBytes : 0);
+  static constexpr int kPairBytes =
+      kPlanesAt + (Panel::kSplits ? Panel::kPlanesBytes : Panel::kStageBytes);
   static constexpr int kSharedBytes =
-      Base::kSharedBytes > kPairBytes ? Base::kSharedBytes : kPairBytes;
+      kPairs && kPairBytes > Base::kSharedBytes ? kPairBytes : Base::kSharedBytes;
 
   // All of X, for both sides of a pair, behind the tile of the epilogue.
   static __device__ __forceinline__ void load_pair(unsigned char* shared, const Operand& x) {
     Panel::template load<false>(shared + Base::kTileBytes, x, 0, 0);
     copy_async_commit();
     copy_async_wait<0>();
+    if constexpr (Panel::kSplits) {
+      Panel::template split<false>(shared + Base::kTileBytes, shared + kPlanesAt);
+    }
     __syncthreads();
   }
 
   static __device__ __forceinline__ void multiply_pair(typename Base::Sums& sums,
                                                        const unsigned char* shared,
                                                        bool transposed) {
-    const unsigned char* const x = shared + Base::kTileBytes;
+    constexpr int kUnroll = Panel::kSplits ? 1 : Base::kTile / 16;  // parts need the registers
+    const unsigned char* const x = shared + kPlanesAt;
     if (transposed) {
-      Base::template multiply<true, true>(sums, x, x);
+      Whole::template multiply<true, true, kUnroll>(sums, x, x);
     } else {
-      Base::template multiply<false, false>(sums, x, x);
+      Whole::template multiply<false, false, kUnroll>(sums, x, x);
     }
   }
 };

@@ -97,7 +97,7 @@ struct TensorTile {
 
   // sums += left right over one chunk. left_fragment(a, part, i, k) gives row tile i at depth k,
   // right_fragments(b0, b1, part, j, k) column tiles j and j + 1.
-  template <class LeftFragment, class RightFragments>
+  template <int unroll = kDepth / 16, class LeftFragment, class RightFragments>
   static __device__ __forceinline__ void multiply_fragments(Sums& sums,
                                                             const LeftFragment& left_fragment,
                                                             const RightFragments& right_fragments) {
@@ -105,7 +105,7 @@ struct TensorTile {
     constexpr int kFlush = kDepth < 32 ? kDepth / 16 : 2;  // steps of 16 that stay in tensor cores
     constexpr int kTogether =
         kColumnTiles < 4 ? kColumnTiles : 4;  // sums in flight hide the latency
-#pragma unroll
+#pragma unroll(unroll)
     for (int k0 = 0; k0 < kDepth / 16; k0 += kFlush) {
       uint32_t b[kFlush][right_parts][kColumnTiles][2];
 #pragma unroll
@@ -153,11 +153,11 @@ struct TensorTile {
   }
 
   // The same for panels in shared memory: their planes, or what came where they are used as it is.
-  template <bool left_transposed, bool right_transposed>
+  template <bool left_transposed, bool right_transposed, int unroll = kDepth / 16>
   static __device__ __forceinline__ void multiply(Sums& sums, const unsigned char* left,
                                                   const unsigned char* right) {
     const int row = warp_row(), column = warp_column();
-    multiply_fragments(
+    multiply_fragments<unroll>(
         sums,
         [&](uint32_t (&a)[4], int part, int i, int k) {
           Left::template left_fragment<left_transposed>(a, left + part * Left::kPlaneBytes,

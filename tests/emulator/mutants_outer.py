@@ -6,7 +6,7 @@ from mutants import BARRIER, edit
 
 CHECK = "outer"
 OPERAND, TILE, WALK = "tensor_operand.cuh", "tensor_tile.cuh", "tile_walk.cuh"
-KERNEL = "outer_kernel.cuh"
+KERNEL, TILES = "outer_kernel.cuh", "outer_tiles.cuh"
 CAUGHT_BY_VALUES = {
     "no barrier in the loop": edit(TILE, BARRIER, "", "out = next(out)"),
     "no barrier before the mirror": edit(KERNEL, BARRIER, "", "write_vector_rows();"),
@@ -20,6 +20,8 @@ CAUGHT_BY_VALUES = {
         OPERAND, "down = matrix % 2, along = matrix / 2", "down = matrix / 2, along = matrix % 2"
     ),
     "the smallest products are left out": edit(TILE, "sum = order", "sum = order - 1"),
+    "both sides of a pair are the first": edit(TILES, "if (transposed)", "if (false)"),
+    "no barrier before a pair": edit(TILES, BARRIER, "", "split<false>"),
     "a split tile loses a part": edit(WALK, "int part = 0", "int part = 1"),
     "old factor always read": edit(KERNEL, "sum.w, old.w", "sum.w, old.z"),
 }
