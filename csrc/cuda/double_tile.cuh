@@ -39,8 +39,10 @@ struct DoubleTile {
   }
 
   // A panel as [k][x]; neighbouring threads read what is close in memory.
-  static __device__ __forceinline__ void load(double* to, const Operand& operand, int panel,
+  template <class Source>
+  static __device__ __forceinline__ void load(double* to, const Source& source, int panel,
                                               int chunk) {
+    const Operand& operand = matrix_of(source, chunk);
     const auto* data = assume_global(static_cast<const unsigned char*>(operand.data));
     for (int i = int(threadIdx.x); i < kTile * kDepth; i += kThreads) {
       const int row = operand.transposed ? i % kTile : i / kDepth;
@@ -53,8 +55,10 @@ struct DoubleTile {
     }
   }
 
+  template <class LeftOperand, class RightOperand>
   static __device__ __forceinline__ void accumulate(Sums& sums, unsigned char* shared,
-                                                    const Operand& left, const Operand& right,
+                                                    const LeftOperand& left,
+                                                    const RightOperand& right,
                                                     const TileStep& step) {
     accumulate_chunks(sums, shared, left, right, step, false);
   }
@@ -65,9 +69,10 @@ struct DoubleTile {
     accumulate_chunks(sums, shared, x, x, step, step.row == step.column);
   }
 
+  template <class LeftOperand, class RightOperand>
   static __device__ __forceinline__ void accumulate_chunks(Sums& sums, unsigned char* shared,
-                                                           const Operand& left_operand,
-                                                           const Operand& right_operand,
+                                                           const LeftOperand& left_operand,
+                                                           const RightOperand& right_operand,
                                                            const TileStep& step, bool diagonal) {
     double* const left = reinterpret_cast<double*>(shared);
     double* const right = left + (diagonal ? 0 : kOperand);

@@ -19,6 +19,23 @@ struct alignas(16) Operand {
   int8_t vector;      // can be copied in 16-byte pieces along that direction
 };
 
+// Operands whose k runs through many matrices, one after the other; a chunk of k lies in one of
+// them.
+struct alignas(16) SampledOperand : Operand {
+  int64_t stride_bytes;  // from one matrix to the next
+  int32_t chunks;        // of each
+};
+
+// The matrix that a chunk lies in, where the chunk then counts.
+KRONEXT_HOST_DEVICE const Operand& matrix_of(const Operand& operand, int&) { return operand; }
+KRONEXT_HOST_DEVICE Operand matrix_of(const SampledOperand& operand, int& chunk) {
+  const int index = chunk / operand.chunks;
+  chunk -= index * operand.chunks;
+  Operand matrix = operand;
+  matrix.data = static_cast<const char*>(operand.data) + index * operand.stride_bytes;
+  return matrix;
+}
+
 inline int64_t bytes_of(Dtype dtype) {
   return dtype == Dtype::kFloat64 ? 8 : dtype == Dtype::kFloat32 ? 4 : 2;
 }

@@ -50,9 +50,10 @@ struct TensorOperand {
 
   // Panel `panel` of x and chunk `chunk` of k, zeros beyond the rims. What is used as it is goes
   // into swizzled rows, what is to be split into slots that only this thread reads.
-  template <bool transposed>
-  static __device__ __forceinline__ void load(unsigned char* to, const Operand& operand, int panel,
+  template <bool transposed, class Source>
+  static __device__ __forceinline__ void load(unsigned char* to, const Source& source, int panel,
                                               int chunk) {
+    const Operand& operand = matrix_of(source, chunk);
     constexpr int kWidth = transposed ? tile : depth, kUnitsWide = kWidth / kUnit;
     constexpr int kRowStep = threads / kUnitsWide, kRows = kRowStep * kUnits;
     constexpr int kToStep = kSplits ? threads * 16 : kRowStep * kUnitsWide * 16;

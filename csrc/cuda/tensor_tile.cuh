@@ -172,8 +172,10 @@ struct TensorTile {
   // ---- the loop over the depth -----------------------------------------------------------------
 
   // sums += left right over the chunks of a step.
+  template <class LeftOperand, class RightOperand>
   static __device__ __forceinline__ void accumulate(Sums& sums, unsigned char* shared,
-                                                    const Operand& left, const Operand& right,
+                                                    const LeftOperand& left,
+                                                    const RightOperand& right,
                                                     const TileStep& step) {
     if (left.transposed) {
       if (right.transposed) {
@@ -204,10 +206,10 @@ struct TensorTile {
   // prologue too. It always commits, so that the number of groups on their way stays the same.
   // Operands stay in memory and are read again for each chunk: the multiplication needs the
   // registers.
-  template <bool left_transposed, bool right_transposed>
+  template <bool left_transposed, bool right_transposed, class LeftOperand, class RightOperand>
   static __device__ __forceinline__ void accumulate_chunks(Sums& sums, unsigned char* shared,
-                                                           const Operand& left,
-                                                           const Operand& right,
+                                                           const LeftOperand& left,
+                                                           const RightOperand& right,
                                                            const TileStep& step, bool diagonal) {
     const int chunks = step.last_chunk - step.first_chunk;
     int in = 0, out = 0;  // byte offsets of stages
