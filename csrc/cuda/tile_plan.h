@@ -8,16 +8,12 @@
 #include <vector>
 
 #include "csrc/core/tile_schedule.h"
+#include "csrc/cuda/device_shape.h"
 
 namespace kronext::cuda {
 
 // Small tiles waste less on small matrices, large ones read shared memory less often.
 enum class TileSize { kFastest, kSmall, kLarge };
-
-struct DeviceShape {
-  int multiprocessors;
-  int shared_bytes;  // of one multiprocessor
-};
 
 // One launch: the tiles of a list of products, and its places in table and workspace.
 struct TileGroup {
@@ -30,8 +26,6 @@ struct TileGroup {
 
 // Reading and writing a tile, in multiply-adds of the tensor cores that take as long.
 constexpr int64_t kEpilogueDepth = 512;
-// Blocks that fit a multiprocessor leave so much shared memory to the system, each.
-constexpr int kReservedSharedBytes = 1024;
 // Small tiles reread their operands more often from shared memory.
 constexpr double kSmallTileCost = 1.33;
 
