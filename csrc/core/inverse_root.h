@@ -21,6 +21,14 @@ struct Damping {
   KRONEXT_HOST_DEVICE bool undamped() const { return eps == 0 && relative_eps == 0; }
 };
 
+// Damping::cutoff of matrices of type T. float32 eigenvalues are found in wider arithmetic, so only
+// the rounding of the matrix itself blurs them, at any size; those of float64 are blurred by the
+// solver, whose error grows with the size.
+template <class T>
+KRONEXT_HOST_DEVICE double undamped_cutoff(int64_t n) {
+  return sizeof(T) == 8 ? double(n > 4 ? n : 4) * 0x1p-53 : 4 * 0x1p-24;
+}
+
 // What f raises to -1/root; 0 stands for an eigenvalue that the (pseudo-)inverse leaves out. Value
 // is double or a vector of doubles.
 template <class Value>

@@ -14,8 +14,6 @@ namespace {
 
 // Reading and writing a tile of the factor, in multiply-adds of the tensor cores that take as long.
 constexpr int64_t kEpilogueDepth = 512;
-// Blocks that fit a multiprocessor leave so much shared memory to the system, each.
-constexpr int kReservedSharedBytes = 1024;
 // Small tiles reread their operands more often from shared memory.
 constexpr double kSmallTileCost = 1.33;
 

@@ -19,6 +19,7 @@
 
 #include "csrc/core/outer.h"
 #include "csrc/core/outer_schedule.h"
+#include "csrc/cuda/device_shape.h"
 
 namespace kronext::cuda {
 
@@ -26,11 +27,6 @@ enum class MatmulPrecision { kHighest, kHigh, kMedium };
 
 // Small tiles waste less on small matrices, large ones read shared memory less often.
 enum class TileSize { kFastest, kSmall, kLarge };
-
-struct DeviceShape {
-  int multiprocessors;
-  int shared_bytes;  // of one multiprocessor
-};
 
 // The kernels that are built.
 enum class OuterKernel {

@@ -45,14 +45,6 @@ int64_t lane_step(int64_t group, int64_t count) {
   return std::min(group, (share + quarter - 1) / quarter * quarter);
 }
 
-// What counts as 0 without damping, relative to the largest eigenvalue. float32 eigenvalues are
-// found in float64, so only the rounding of the matrix itself blurs them, at any size; those of
-// float64 are blurred by the solver, whose error grows with the size.
-template <class T>
-double undamped_cutoff(int64_t n) {
-  return sizeof(T) == 8 ? double(std::max<int64_t>(4, n)) * 0x1p-53 : 4 * 0x1p-24;
-}
-
 template <class T>
 const cpu::EighKernel<T>& eigh_kernel() {
   if constexpr (sizeof(T) == 8) {

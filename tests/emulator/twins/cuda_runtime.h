@@ -132,6 +132,21 @@ inline unsigned __ballot_sync(unsigned mask, int predicate, KRONEXT_HERE) {
                               });
 }
 
+inline bool __any_sync(unsigned mask, int predicate, KRONEXT_HERE) {
+  return __ballot_sync(mask, predicate, where) != 0;
+}
+inline unsigned __reduce_max_sync(unsigned mask, unsigned value, KRONEXT_HERE) {
+  using namespace kronext::emulator;
+  return collective<unsigned>(mask, "__reduce_max_sync", where, value,
+                              [](uint32_t lanes, const unsigned* in, unsigned* out) {
+                                unsigned largest = 0;
+                                for (int l = 0; l < kWarpSize; ++l) {
+                                  if (lanes >> l & 1 && in[l] > largest) largest = in[l];
+                                }
+                                for (int l = 0; l < kWarpSize; ++l) out[l] = largest;
+                              });
+}
+
 // Blocks run one after another, so an atomic only has to be a place where others may go first.
 template <class T>
 T atomicAdd(T* target, T value) {
@@ -152,3 +167,17 @@ inline unsigned __float_as_uint(float value) {
   memcpy(&bits, &value, sizeof(bits));
   return bits;
 }
+
+inline unsigned max(unsigned a, unsigned b) { return a > b ? a : b; }
+inline int min(int a, int b) { return a < b ? a : b; }
+
+// The approximate instructions are off by two units in the last place at most, and so are these: by
+// what the bits of the result decide.
+inline float kronext_emulated_approximation(float exact) {
+  const uint32_t bits = __float_as_uint(exact);
+  if (exact == 0 || !isfinite(exact)) return exact;
+  return __uint_as_float(bits + (bits * 2654435761u >> 16) % 5 - 2);
+}
+inline float rsqrtf(float x) { return kronext_emulated_approximation(float(1 / sqrt(double(x)))); }
+inline float __fdividef(float x, float y) { return kronext_emulated_approximation(x / y); }
+inline double rsqrt(double x) { return 1 / sqrt(x); }

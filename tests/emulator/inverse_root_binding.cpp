@@ -1,0 +1,98 @@
+#include "csrc/cuda/inverse_root.h"
+
+#include "csrc/cuda/resident_kernels.cuh"
+#include "tests/emulator/binding.h"
+#include "tests/emulator/device_memory.h"
+#include "tests/emulator/runtime/emulator.h"
+
+namespace kronext::emulator {
+namespace {
+
+namespace py = pybind11;
+
+std::string name_of(const cuda::ResidentKernel& kernel) {
+  const int largest =
+      cuda::with_resident_shape(kernel.size, [](auto shape) { return decltype(shape)::kLargest; });
+  return std::string(kernel.two_floats ? "two floats" : "float64") +
+         (kernel.warm ? " warm " : " cold ") + std::to_string(largest);
+}
+
+std::vector<cuda::ResidentKernel> all_kernels() {
+  using enum cuda::ResidentSize;
+  std::vector<cuda::ResidentKernel> kernels;
+  for (const bool two_floats : {false, true}) {
+    for (const bool warm : {false, true}) {
+      for (const auto size : {k16, k32, k64, k128, k160}) {
+        kernels.push_back({size, warm, two_floats});
+      }
+    }
+  }
+  return kernels;
+}
+
+std::vector<KernelShape> kernels() {
+  std::vector<KernelShape> shapes;
+  for (const cuda::ResidentKernel& kernel : all_kernels()) {
+    cuda::with_resident_shape(kernel.size, [&](auto shape) {
+      using Shape = decltype(shape);
+      const std::string symbol = "resident_eigh_kernel<" + py::type_id<Shape>() + ", " +
+                                 (kernel.two_floats ? "kronext::TwoFloat" : "double") + ", " +
+                                 (kernel.warm ? "true" : "false") + ">";
+      shapes.push_back({"inverse_root",
+                        name_of(kernel),
+                        symbol,
+                        Shape::kBlockThreads,
+                        cuda::ResidentLayout(Shape::kLargest).bytes(kernel.warm) * Shape::kMatrices,
+                        Shape::kBlocks,
+                        {{"n", Shape::kLargest}, {"warm", kernel.warm}}});
+    });
+  }
+  return shapes;
+}
+
+// Addresses of matrix, basis, values, vectors, root and info; row stride; n.
+using TaskTuple =
+    std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, int64_t, int32_t>;
+
+cuda::SpectralTask task(const TaskTuple& t) {
+  const auto& [matrix, basis, values, vectors, root, info, row_stride, n] = t;
+  const auto pointer = [](uintptr_t address) { return reinterpret_cast<float*>(address); };
+  return {pointer(matrix),
+          row_stride,
+          pointer(basis),
+          pointer(values),
+          pointer(vectors),
+          pointer(root),
+          reinterpret_cast<int32_t*>(info),
+          n};
+}
+
+// Returns the kernels that were launched, each with its number of matrices, and the number that no
+// kernel takes.
+std::pair<std::vector<std::pair<std::string, int64_t>>, int64_t> inverse_root(
+    const std::vector<TaskTuple>& list, double root, double eps, double relative_eps,
+    bool keep_failed, int shared_bytes, bool slow_double) {
+  std::vector<cuda::SpectralTask> tasks;
+  for (const TaskTuple& t : list) tasks.push_back(task(t));
+  const cuda::InverseRootPlan plan =
+      cuda::plan_inverse_root(tasks.data(), int64_t(tasks.size()), {1, shared_bytes, slow_double});
+  DeviceMemory table(plan.table_bytes);
+  cuda::fill_inverse_root_table(plan, tasks.data(), table.data());
+  const cuda::SpectralOptions options = {{root, eps, relative_eps, undamped_cutoff<float>(0)},
+                                         keep_failed};
+  if (cuda::inverse_root(plan, table.data(), options, nullptr) != cudaSuccess) {
+    throw Error("inverse_root: the launch failed");
+  }
+  std::vector<std::pair<std::string, int64_t>> launched;
+  for (const auto& group : plan.groups) {
+    launched.emplace_back(name_of(group.kernel), int64_t(group.members.size()));
+  }
+  return {launched, int64_t(plan.large.size())};
+}
+
+void define(py::module_& m) { m.def("inverse_root", &inverse_root); }
+
+const Binding binding(&define, &kernels);
+
+}  // namespace
+}  // namespace kronext::emulator
