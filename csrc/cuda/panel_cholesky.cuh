@@ -17,9 +17,6 @@
 
 namespace kronext::cuda {
 
-// Pivots below it, 2^-34, mean that a matrix with entries up to 1 or 2 must be shifted first.
-constexpr float kSmallestPanelPivot = 5.8e-11f;
-
 __device__ __forceinline__ TwoFloat load_through_l2(const TwoFloat* pointer) {
   const float2 parts = load_through_l2(reinterpret_cast<const float2*>(pointer));
   return {parts.x, parts.y};
@@ -133,7 +130,7 @@ struct PanelElimination {
     load_diagonal(step == 0);
     for (int done = 0; done < width; ++done) {
       const unsigned best = best_key();
-      if (!(__uint_as_float(best & ~kRowBits) >= kSmallestPanelPivot)) return false;
+      if (!(__uint_as_float(best & ~kRowBits) >= kSmallestPivot)) return false;
       eliminate(int(best & kRowBits), done);
     }
     write(factor + int64_t(step) * n * kPanel, width);

@@ -21,7 +21,7 @@ __device__ __forceinline__ TilePlace lower_tile(int item) {
   return {row, item};
 }
 
-__device__ __forceinline__ double shift_of(int attempt) {
+__device__ __forceinline__ double panel_shift(int attempt) {
   return attempt == 0 ? 0 : ldexp(1.0, shift_exponent(attempt));
 }
 
@@ -45,7 +45,7 @@ class PanelProblem {
   __device__ __forceinline__ float scaled_entry(int i, int j) const {
     return scale().down(entry(task(), i, j));
   }
-  __device__ __forceinline__ double shift() const { return shift_of(state_->failed_shifts); }
+  __device__ __forceinline__ double shift() const { return panel_shift(state_->failed_shifts); }
 
   // Whether the basis is orthogonal but for what one Newton-Schulz step takes away: |QT Q - I|_F is
   // at most so many times that of its worst tile.

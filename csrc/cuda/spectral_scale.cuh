@@ -1,8 +1,12 @@
+// The scale that the eigensolvers work in, and what is small in it.
 #pragma once
 
 #include "csrc/cuda/ptx.cuh"
 
 namespace kronext::cuda {
+
+// Pivots below it, 2^-34, mean that a matrix with entries up to 1 or 2 must be shifted first.
+constexpr float kSmallestPivot = 5.8e-11f;
 
 constexpr unsigned kInfinityBits = 0x7f800000u;
 
