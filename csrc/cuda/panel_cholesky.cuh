@@ -30,7 +30,7 @@ struct PanelElimination {
 
   struct Shared {
     unsigned key[kWarps];
-    Wide pivot, pivot_row[kPanel];
+    Wide pivot_row[kPanel];  // negative
     float column[kWarps][32 * kTransposePitch];
   };
 
@@ -67,7 +67,8 @@ struct PanelElimination {
     unsigned best = 0;
     for_each_row([&](int m, int i) {
       const float d = float(diagonal[m]);
-      if ((alive >> m & 1) && d > 0.f) best = max(best, (__float_as_uint(d) & ~kRowBits) | unsigned(i));
+      if ((alive >> m & 1) && d > 0.f)
+        best = max(best, (__float_as_uint(d) & ~kRowBits) | unsigned(i));
     });
     best = __reduce_max_sync(~0u, best);
     if (threadIdx.x % 32 == 0) shared.key[threadIdx.x / 32] = best;
@@ -79,30 +80,28 @@ struct PanelElimination {
 
   // Column `done` of the panel, for pivot row k.
   __device__ __forceinline__ void eliminate(int k, int done) {
-    Wide column[kRows];
-    for_each_row([&](int m, int i) {
-      column[m] = load_through_l2(remainder + int64_t(k) * n + i);
-      if (i == k) shared.pivot = diagonal[m];
-    });
-    if (int(threadIdx.x) < done) shared.pivot_row[threadIdx.x] = -panel[int64_t(threadIdx.x) * n + k];
+    const Wide* const row = remainder + int64_t(k) * n;
+    Wide column[kRows], pivot = load_through_l2(row + k);
+    for_each_row([&](int m, int i) { column[m] = load_through_l2(row + i); });
+    if (int(threadIdx.x) < done)
+      shared.pivot_row[threadIdx.x] = -panel[int64_t(threadIdx.x) * n + k];
     __syncthreads();
     for (int c = 0; c < done; ++c) {
       const Wide factor = shared.pivot_row[c];
+      pivot = multiply_add(factor, -factor, pivot);
       for_each_row([&](int m, int i) {
         column[m] = multiply_add(factor, panel[int64_t(c) * n + i], column[m]);
       });
     }
-    const Wide pivot = shared.pivot, root = inverse_root(pivot);
+    const Wide root = inverse_root(pivot);
     for_each_row([&](int m, int i) {
-      Wide value = (alive >> m & 1) ? column[m] * root : Wide(0.f);
-      if (i == k) {
-        value = pivot * root;
-        alive &= ~(1u << m);
-        eliminated[i] = 1;
-      }
+      const Wide below = choose(alive >> m & 1, column[m] * root, Wide(0.f));
+      const Wide value = choose(i == k, pivot * root, below);
+      alive &= ~(unsigned(i == k) << m);
       diagonal[m] = multiply_add(-value, value, diagonal[m]);
       panel[int64_t(done) * n + i] = value;
     });
+    if (int(threadIdx.x) == k % kTileThreads) eliminated[k] = 1;
   }
 
   // The panel as rows of 32 in float32. Every thread reads back what it wrote itself; a warp turns
@@ -139,15 +138,15 @@ struct PanelElimination {
 };
 
 template <class Wide>
-constexpr int kEliminateBytes = int(sizeof(typename PanelElimination<Wide>::Shared)) >
-                                        kTileBytes<Wide>
-                                    ? int(sizeof(typename PanelElimination<Wide>::Shared))
-                                    : kTileBytes<Wide>;
+constexpr int kEliminateBytes =
+    int(sizeof(typename PanelElimination<Wide>::Shared)) > kTileBytes<Wide>
+        ? int(sizeof(typename PanelElimination<Wide>::Shared))
+        : kTileBytes<Wide>;
 
 // Step 0 of an attempt fills the remainder, every other one subtracts the last panel; the next
 // panel follows. Without effect where another attempt is on.
 template <class Wide>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 2)
     eliminate_kernel(const PanelTask* tasks, unsigned char* workspace, SizeClasses classes,
                      int attempt, int step) {
   KRONEXT_DYNAMIC_SHARED(shared);
@@ -161,6 +160,7 @@ __global__ void __launch_bounds__(kTileThreads)
   Wide* const remainder = problem.template at<Wide>(&PanelLayout::remainder);
   Wide* const panel = problem.template at<Wide>(&PanelLayout::panel);
   const Wide* const projected = problem.template at<Wide>(&PanelLayout::projected);
+  const ScaledMatrix a = problem.scaled_matrix();
   const Wide shift = Wide(float(problem.shift()));
 
   TileSums<Wide> sums;
@@ -176,16 +176,16 @@ __global__ void __launch_bounds__(kTileThreads)
     const int i = row + r, j = column + c;
     if (i >= n || j > i) return;
     const int64_t at = int64_t(i) * n + j;
-    Wide value = step > 0 ? remainder[at] - sum
-                 : warm   ? projected[at]
-                          : Wide(problem.scaled_entry(i, j));
+    Wide value = step > 0 ? remainder[at] - sum : warm ? projected[at] : Wide(a(i, j));
     if (step == 0 && i == j) value = value + shift;
     remainder[at] = value;
     remainder[int64_t(j) * n + i] = value;
   });
-  if (!problem.last_to_arrive(state.arrived, problem.blocks(), reinterpret_cast<int*>(shared))) return;
+  if (!problem.last_to_arrive(state.arrived, problem.blocks(), reinterpret_cast<int*>(shared)))
+    return;
 
-  float* const factor = problem.template at<float>(warm ? &PanelLayout::factor : &PanelLayout::columns);
+  float* const factor = warm ? problem.template at<float>(&PanelLayout::factor)
+                             : problem.template at<float>(&PanelLayout::columns);
   using Elimination = PanelElimination<Wide>;
   Elimination elimination{n, remainder, panel, problem.template at<int>(&PanelLayout::order),
                           *reinterpret_cast<typename Elimination::Shared*>(shared)};
@@ -202,23 +202,23 @@ __global__ void __launch_bounds__(kTileThreads)
 }
 
 // M = Q L.
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 2)
     orient_kernel(const PanelTask* tasks, unsigned char* workspace, SizeClasses classes) {
   KRONEXT_DYNAMIC_SHARED(shared);
   const PanelProblem<ForEachTile> problem(tasks, workspace, classes);
   if (!problem.finite() || !problem.warm() || !problem.state().factored) return;
   const int n = problem.n;
-  const int row = problem.item / problem.pairs * kTile, column = problem.item % problem.pairs * kTile;
+  const int row = problem.item / problem.pairs * kTile,
+            column = problem.item % problem.pairs * kTile;
   const float* const q = problem.at<float>(&PanelLayout::basis);
-  const float* const factor = problem.at<float>(&PanelLayout::factor);
+  const PanelMatrix factor = problem.panels_at(&PanelLayout::factor);
   TileSums<float> sums;
   sums.add_product<float>(
       along_depth([=](int i, int k) { return row + i < n ? q[int64_t(row + i) * n + k] : 0.f; }),
-      across_depth([&](int j, int k) { return factor[problem.in_panels(k, column + j)]; }), n,
-      shared);
-  float* const m = problem.at<float>(&PanelLayout::columns);
+      across_depth([=](int j, int k) { return factor(k, column + j); }), n, shared);
+  const PanelMatrix m = problem.panels_at(&PanelLayout::columns);
   sums.for_each([&](int r, int c, float sum) {
-    if (row + r < n) m[problem.in_panels(row + r, column + c)] = sum;
+    if (row + r < n) m(row + r, column + c) = sum;
   });
 }
 

@@ -18,8 +18,8 @@
 //   40 (2 p - 1)            sweeps: two for each round of 20 sweeps; about 6 to 14 have work
 //   10                      all the rest
 // so 730 launches for n = 512 and 3400 for n = 2048. Nothing here allocates, synchronises or looks
-// at device data, so all of it may be captured into a CUDA graph. Results repeat bit for bit, and do
-// not depend on what else is in the list.
+// at device data, so all of it may be captured into a CUDA graph. Results repeat bit for bit, and
+// do not depend on what else is in the list.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -35,7 +35,7 @@ struct PanelEighPlan {
   std::vector<int64_t> members;  // of the list, the largest first
   std::vector<int64_t> too_large;
   SizeClasses classes;
-  bool two_floats = false;  // instead of float64
+  bool two_floats = false;                                            // instead of float64
   bool warm = false, values = false, vectors = false, roots = false;  // any member
   int largest = 0;                                                    // rows
   int64_t table_bytes = 0;

@@ -5,7 +5,7 @@
 
 namespace kronext::cuda {
 
-constexpr int kPanel = 32;               // columns that are rotated, and eliminated, together
+constexpr int kPanel = 32;                // columns that are rotated, and eliminated, together
 constexpr int kPairColumns = 2 * kPanel;  // those of the two panels that meet
 constexpr int kLargestPanelMatrix = 2048;
 constexpr int kMaxPairs = kLargestPanelMatrix / kPairColumns;

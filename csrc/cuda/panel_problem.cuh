@@ -25,6 +25,27 @@ __device__ __forceinline__ double panel_shift(int attempt) {
   return attempt == 0 ? 0 : ldexp(1.0, shift_exponent(attempt));
 }
 
+// An n x m matrix that lies in panels of n x 32.
+struct PanelMatrix {
+  float* data;
+  int n;
+
+  __device__ __forceinline__ float& operator()(int i, int j) const {
+    return data[(int64_t(j / kPanel) * n + i) * kPanel + j % kPanel];
+  }
+};
+
+// A symmetric matrix in the scale of the solver.
+struct ScaledMatrix {
+  const float* lower;
+  int64_t row_stride;
+  Scale scale;
+
+  __device__ __forceinline__ float operator()(int i, int j) const {
+    return scale.down(lower[max(i, j) * row_stride + min(i, j)]);
+  }
+};
+
 template <class Items>
 class PanelProblem {
  public:
@@ -42,16 +63,17 @@ class PanelProblem {
 
   __device__ __forceinline__ bool finite() const { return state_->largest < kInfinityBits; }
   __device__ __forceinline__ Scale scale() const { return scale_of(state_->largest); }
-  __device__ __forceinline__ float scaled_entry(int i, int j) const {
-    return scale().down(entry(task(), i, j));
+  __device__ __forceinline__ ScaledMatrix scaled_matrix() const {
+    return {assume_global(task().matrix), task().row_stride, scale()};
   }
   __device__ __forceinline__ double shift() const { return panel_shift(state_->failed_shifts); }
 
   // Whether the basis is orthogonal but for what one Newton-Schulz step takes away: |QT Q - I|_F is
   // at most so many times that of its worst tile.
   __device__ __forceinline__ bool warm() const {
-    constexpr float kFarFromOrthogonal = 1e-3f;
-    return task().basis && float(pairs) * sqrtf(__uint_as_float(state_->defect)) <= kFarFromOrthogonal;
+    constexpr float kFar = 1e-3f;
+    const float square = __uint_as_float(state_->defect) * float(pairs * pairs);
+    return task().basis && square <= kFar * kFar;
   }
 
   // Whether a sweep is needed: the one before it has turned something by much.
@@ -60,16 +82,16 @@ class PanelProblem {
   }
   // A sweep that was not needed records nothing, and is settled.
   __device__ __forceinline__ bool settled(int sweep) const {
-    return converged({__uint_as_float(state_->cosine[sweep]), __uint_as_float(state_->tangent[sweep])});
+    return converged(
+        {__uint_as_float(state_->cosine[sweep]), __uint_as_float(state_->tangent[sweep])});
   }
 
   template <class T>
   __device__ __forceinline__ T* at(int64_t PanelLayout::* place) const {
     return assume_global(reinterpret_cast<T*>(space_ + layout_.*place));
   }
-  // Element k of row i of a matrix that lies in panels.
-  __device__ __forceinline__ int64_t in_panels(int i, int k) const {
-    return (int64_t(k / kPanel) * n + i) * kPanel + k % kPanel;
+  __device__ __forceinline__ PanelMatrix panels_at(int64_t PanelLayout::* place) const {
+    return {at<float>(place), n};
   }
 
   // True in the last block of this launch that gets here for a counter, which goes back to zero.

@@ -15,7 +15,7 @@ namespace kronext::cuda {
 
 // For each tile of rows, its part of the form mT A m of every column m.
 template <class Wide>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 2)
     form_kernel(const PanelTask* tasks, unsigned char* workspace, SizeClasses classes) {
   KRONEXT_DYNAMIC_SHARED(shared);
   const PanelProblem<ForEachTile> problem(tasks, workspace, classes);
@@ -23,23 +23,23 @@ __global__ void __launch_bounds__(kTileThreads)
   const int n = problem.n;
   const int strip = problem.item / problem.pairs, row = strip * kTile;
   const int column = problem.item % problem.pairs * kTile;
-  const float* const m = problem.template at<float>(&PanelLayout::columns);
+  const PanelMatrix m = problem.panels_at(&PanelLayout::columns);
+  const ScaledMatrix a = problem.scaled_matrix();
   TileSums<Wide> sums;
   sums.template add_product<float>(
-      along_depth([&](int i, int k) { return row + i < n ? problem.scaled_entry(row + i, k) : 0.f; }),
-      across_depth([&](int j, int k) { return m[problem.in_panels(k, column + j)]; }), n, shared);
-  Wide form[kTileSide];
-#pragma unroll
-  for (int c = 0; c < kTileSide; ++c) form[c] = Wide(0.f);
-  sums.for_each([&](int r, int c, const Wide& sum) {
-    if (row + r >= n) return;
-    Wide& to = form[c % kTileSide];
-    to = multiply_add(Wide(m[problem.in_panels(row + r, column + c)]), sum, to);
-  });
+      along_depth([=](int i, int k) { return row + i < n ? a(row + i, k) : 0.f; }),
+      across_depth([=](int j, int k) { return m(k, column + j); }), n, shared);
   Wide* const parts = reinterpret_cast<Wide*>(shared);
 #pragma unroll
   for (int c = 0; c < kTileSide; ++c) {
-    parts[sums.first_row() / kTileSide * kTile + sums.first_column() + c] = form[c];
+    Wide form = Wide(0.f);
+#pragma unroll
+    for (int r = 0; r < kTileSide; ++r) {
+      const int i = row + sums.first_row() + r;
+      const float x = i < n ? m(i, column + sums.first_column() + c) : 0.f;
+      form = multiply_add(Wide(x), sums.sum[r][c], form);
+    }
+    parts[sums.first_row() / kTileSide * kTile + sums.first_column() + c] = form;
   }
   __syncthreads();
   const int c = int(threadIdx.x);
@@ -54,7 +54,10 @@ class Spectrum {
  public:
   __device__ __forceinline__ Spectrum(const PanelProblem<ForEachStrip>& problem,
                                       const SpectralOptions& options, unsigned char* shared)
-      : problem_(problem), options_(options), n_(problem.n), value_(reinterpret_cast<double*>(shared)) {}
+      : problem_(problem),
+        options_(options),
+        n_(problem.n),
+        value_(reinterpret_cast<double*>(shared)) {}
 
   __device__ __forceinline__ void finish() const {
     const bool solved = problem_.finite() && problem_.settled(kPanelSweeps - 1);
@@ -157,7 +160,7 @@ class Spectrum {
 constexpr int kSpectrumBytes = kLargestPanelMatrix * 8 + kTileThreads / 32 * 4;
 
 // The square of each column, 64 a block; the last block of a matrix makes the spectrum from them.
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 2)
     spectrum_kernel(const PanelTask* tasks, unsigned char* workspace, SizeClasses classes,
                     SpectralOptions options) {
   KRONEXT_DYNAMIC_SHARED(shared);
@@ -167,9 +170,9 @@ __global__ void __launch_bounds__(kTileThreads)
   const int column = problem.item * kTile + c;
   double sum = 0;
   if (problem.finite()) {
-    const float* const m = problem.at<float>(&PanelLayout::columns);
+    const PanelMatrix m = problem.panels_at(&PanelLayout::columns);
     for (int i = share; i < problem.n; i += kShares) {
-      const double x = m[problem.in_panels(i, column)];
+      const double x = m(i, column);
       sum = fma(x, x, sum);
     }
   }
@@ -188,14 +191,14 @@ __global__ void __launch_bounds__(kTileThreads)
   Spectrum(problem, options, shared).finish();
 }
 
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 2)
     vectors_kernel(const PanelTask* tasks, unsigned char* workspace, SizeClasses classes) {
   const PanelProblem<ForEachTile> problem(tasks, workspace, classes);
   if (!problem.task().vectors) return;
   const int n = problem.n;
   const int row = problem.item / problem.pairs * kTile, rank = problem.item % problem.pairs * kTile;
   const bool done = problem.state().info == kDone;
-  const float* const m = problem.at<float>(&PanelLayout::columns);
+  const PanelMatrix m = problem.panels_at(&PanelLayout::columns);
   const float* const length = problem.at<float>(&PanelLayout::length);
   const int* const order = problem.at<int>(&PanelLayout::order);
   float* const out = assume_global(problem.task().vectors);
@@ -203,11 +206,11 @@ __global__ void __launch_bounds__(kTileThreads)
     const int i = row + k / kTile, r = rank + k % kTile;
     if (i >= n || r >= n) continue;
     const int j = done ? order[r] : 0;
-    out[int64_t(i) * n + r] = done ? m[problem.in_panels(i, j)] * length[j] : i == r ? 1.f : 0.f;
+    out[int64_t(i) * n + r] = done ? m(i, j) * length[j] : i == r ? 1.f : 0.f;
   }
 }
 
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 2)
     root_kernel(const PanelTask* tasks, unsigned char* workspace, SizeClasses classes,
                 SpectralOptions options) {
   KRONEXT_DYNAMIC_SHARED(shared);
@@ -216,12 +219,11 @@ __global__ void __launch_bounds__(kTileThreads)
   if (!problem.task().root || (!done && options.keep_failed)) return;
   const int n = problem.n;
   const TilePlace tile = lower_tile(problem.item);
-  const float* const m = problem.at<float>(&PanelLayout::columns);
+  const PanelMatrix m = problem.panels_at(&PanelLayout::columns);
   const float* const weight = problem.at<float>(&PanelLayout::weight);
-  const auto rows = [&](int first) {
-    return along_depth([&problem, m, weight, first](int i, int k) {
-      return first + i < problem.n ? m[problem.in_panels(first + i, k)] * weight[k] : 0.f;
-    });
+  const auto rows = [=](int first) {
+    return along_depth(
+        [=](int i, int k) { return first + i < n ? m(first + i, k) * weight[k] : 0.f; });
   };
   TileSums<float> sums;
   if (done) sums.add_product<float>(rows(tile.row * kTile), rows(tile.column * kTile), n, shared);

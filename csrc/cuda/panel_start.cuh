@@ -9,7 +9,7 @@
 namespace kronext::cuda {
 
 // The bits of the largest magnitude; those of a NaN or an infinity are larger than any number's.
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 2)
     measure_kernel(const PanelTask* tasks, unsigned char* workspace, SizeClasses classes) {
   const PanelProblem<ForEachStrip> problem(tasks, workspace, classes);
   const int lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(kTileThreads)
 }
 
 // D = QT Q - I, and the largest square norm of its tiles.
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 2)
     basis_defect_kernel(const PanelTask* tasks, unsigned char* workspace, SizeClasses classes) {
   KRONEXT_DYNAMIC_SHARED(shared);
   const PanelProblem<ForEachLowerTile> problem(tasks, workspace, classes);
@@ -34,9 +34,8 @@ __global__ void __launch_bounds__(kTileThreads)
   const TilePlace tile = lower_tile(problem.item);
   const float* const q = assume_global(problem.task().basis);
   const auto columns = [=](int first) {
-    return across_depth([=](int i, int k) {
-      return first + i < n ? q[int64_t(k) * n + first + i] : 0.f;
-    });
+    return across_depth(
+        [=](int i, int k) { return first + i < n ? q[int64_t(k) * n + first + i] : 0.f; });
   };
   TileSums<float> sums;
   sums.add_product<float>(columns(tile.row * kTile), columns(tile.column * kTile), n, shared);
@@ -61,21 +60,21 @@ __global__ void __launch_bounds__(kTileThreads)
 }
 
 // Q <- Q (3 I - QT Q) / 2, the step of Newton and Schulz.
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 2)
     mend_basis_kernel(const PanelTask* tasks, unsigned char* workspace, SizeClasses classes) {
   KRONEXT_DYNAMIC_SHARED(shared);
   const PanelProblem<ForEachTile> problem(tasks, workspace, classes);
   if (!problem.finite() || !problem.warm()) return;
   const int n = problem.n;
-  const int row = problem.item / problem.pairs * kTile, column = problem.item % problem.pairs * kTile;
+  const int row = problem.item / problem.pairs * kTile,
+            column = problem.item % problem.pairs * kTile;
   const float* const q = assume_global(problem.task().basis);
   const float* const defect = problem.at<float>(&PanelLayout::remainder);
   TileSums<float> sums;
   sums.add_product<float>(
       along_depth([=](int i, int k) { return row + i < n ? q[int64_t(row + i) * n + k] : 0.f; }),
-      across_depth([=](int j, int k) {
-        return column + j < n ? defect[int64_t(k) * n + column + j] : 0.f;
-      }),
+      across_depth(
+          [=](int j, int k) { return column + j < n ? defect[int64_t(k) * n + column + j] : 0.f; }),
       n, shared);
   float* const out = problem.at<float>(&PanelLayout::basis);
   sums.for_each([&](int r, int c, float sum) {
@@ -86,20 +85,21 @@ __global__ void __launch_bounds__(kTileThreads)
 
 // A Q, in the scale of the solver.
 template <class Wide>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 2)
     multiply_basis_kernel(const PanelTask* tasks, unsigned char* workspace, SizeClasses classes) {
   KRONEXT_DYNAMIC_SHARED(shared);
   const PanelProblem<ForEachTile> problem(tasks, workspace, classes);
   if (!problem.finite() || !problem.warm()) return;
   const int n = problem.n;
-  const int row = problem.item / problem.pairs * kTile, column = problem.item % problem.pairs * kTile;
-  const float* const q = problem.at<float>(&PanelLayout::basis);
+  const int row = problem.item / problem.pairs * kTile,
+            column = problem.item % problem.pairs * kTile;
+  const float* const q = problem.template at<float>(&PanelLayout::basis);
+  const ScaledMatrix a = problem.scaled_matrix();
   TileSums<Wide> sums;
   sums.template add_product<float>(
-      along_depth([&](int i, int k) { return row + i < n ? problem.scaled_entry(row + i, k) : 0.f; }),
-      across_depth([=](int j, int k) {
-        return column + j < n ? q[int64_t(k) * n + column + j] : 0.f;
-      }),
+      along_depth([=](int i, int k) { return row + i < n ? a(row + i, k) : 0.f; }),
+      across_depth(
+          [=](int j, int k) { return column + j < n ? q[int64_t(k) * n + column + j] : 0.f; }),
       n, shared);
   Wide* const out = problem.template at<Wide>(&PanelLayout::remainder);
   sums.for_each([&](int r, int c, const Wide& sum) {
@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(kTileThreads)
 
 // B = QT (A Q), symmetric.
 template <class Wide>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 2)
     project_kernel(const PanelTask* tasks, unsigned char* workspace, SizeClasses classes) {
   KRONEXT_DYNAMIC_SHARED(shared);
   const PanelProblem<ForEachLowerTile> problem(tasks, workspace, classes);
@@ -120,14 +120,14 @@ __global__ void __launch_bounds__(kTileThreads)
   const float* const q = problem.template at<float>(&PanelLayout::basis);
   const Wide* const product = problem.template at<Wide>(&PanelLayout::remainder);
   TileSums<Wide> sums;
-  sums.template add_product<Wide>(
-      across_depth([=](int i, int k) {
-        return Wide(row + i < n ? q[int64_t(k) * n + row + i] : 0.f);
-      }),
-      across_depth([=](int j, int k) {
-        return column + j < n ? product[int64_t(k) * n + column + j] : Wide(0.f);
-      }),
-      n, shared);
+  sums.template add_product<Wide>(across_depth([=](int i, int k) {
+                                    return Wide(row + i < n ? q[int64_t(k) * n + row + i] : 0.f);
+                                  }),
+                                  across_depth([=](int j, int k) {
+                                    return column + j < n ? product[int64_t(k) * n + column + j]
+                                                          : Wide(0.f);
+                                  }),
+                                  n, shared);
   Wide* const out = problem.template at<Wide>(&PanelLayout::projected);
   sums.for_each([&](int r, int c, const Wide& sum) {
     const int i = row + r, j = column + c;

@@ -87,9 +87,9 @@ struct PairRotation {
     for (int round = 0; round < rounds; ++round) {
       const BlockPair columns = inside ? round_robin(round, lane, kPairColumns)
                                        : BlockPair{lane, kPanel + (lane + round) % kPanel};
-      const Rotation r = rotation(gram(columns.left, columns.right),
-                                  gram(columns.left, columns.left),
-                                  gram(columns.right, columns.right), record);
+      const Rotation r =
+          rotation(gram(columns.left, columns.right), gram(columns.left, columns.left),
+                   gram(columns.right, columns.right), record);
       if (!__any_sync(~0u, r.half_tangent != 0.f)) continue;
       __syncthreads();
       turn_gram(columns, r);
@@ -154,8 +154,7 @@ struct PairRotation {
 constexpr int kGramBytes =
     PairRotation::kBytes > kTileBytes<float> ? PairRotation::kBytes : kTileBytes<float>;
 
-// A panel pair's columns as an operand: element k of the depth is row first + k.
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 2)
     gram_kernel(const PanelTask* tasks, unsigned char* workspace, SizeClasses classes, int sweep,
                 int round) {
   KRONEXT_DYNAMIC_SHARED(shared);
@@ -165,12 +164,11 @@ __global__ void __launch_bounds__(kTileThreads)
   const int pair = problem.item % problem.pairs, part = problem.item / problem.pairs;
   const BlockPair met = round_robin(round, pair, problem.panels());
   const int first = part * kGramRows, parts = gram_parts(problem.pairs);
-  const float* const m = problem.at<float>(&PanelLayout::columns);
-  const float* const left = m + problem.in_panels(first, met.left * kPanel);
-  const float* const right = m + problem.in_panels(first, met.right * kPanel);
-  const auto columns = across_depth([=](int i, int k) {
-    return (i < kPanel ? left : right)[k * kPanel + i % kPanel];
-  });
+  const PanelMatrix m = problem.panels_at(&PanelLayout::columns);
+  const float* const left = &m(first, met.left * kPanel);
+  const float* const right = &m(first, met.right * kPanel);
+  const auto columns = across_depth(
+      [=](int i, int k) { return (i < kPanel ? left : right)[k * kPanel + i % kPanel]; });
   TileSums<float> sums;
   sums.add_product<float>(columns, columns, min(kGramRows, problem.n - first), shared);
 
@@ -181,10 +179,13 @@ __global__ void __launch_bounds__(kTileThreads)
     if (!problem.last_to_arrive(state.pair_arrived[pair], parts, reinterpret_cast<int*>(shared))) {
       return;
     }
-    sums.for_each([&](int i, int j, float& sum) {
-      sum = 0.f;
-      for (int p = 0; p < parts; ++p) sum += load_through_l2(slots + p * kEntries + i * kTile + j);
-    });
+    sums = TileSums<float>();
+#pragma unroll 1
+    for (int p = 0; p < parts; ++p) {
+      sums.for_each([&](int i, int j, float& sum) {
+        sum += load_through_l2(slots + p * kEntries + i * kTile + j);
+      });
+    }
   }
 
   const PairRotation rotation(shared);
@@ -199,7 +200,7 @@ __global__ void __launch_bounds__(kTileThreads)
   atomicMax(&state.tangent[sweep], __float_as_uint(tangent));
 }
 
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, 2)
     update_kernel(const PanelTask* tasks, unsigned char* workspace, SizeClasses classes, int sweep,
                   int round) {
   KRONEXT_DYNAMIC_SHARED(shared);
@@ -208,18 +209,17 @@ __global__ void __launch_bounds__(kTileThreads)
   if (!problem.sweeping(sweep) || !problem.state().pair_turns[pair]) return;
   const int n = problem.n;
   const BlockPair met = round_robin(round, pair, problem.panels());
-  float* const m = problem.at<float>(&PanelLayout::columns);
-  float* const left = m + problem.in_panels(first, met.left * kPanel);
-  float* const right = m + problem.in_panels(first, met.right * kPanel);
+  const PanelMatrix m = problem.panels_at(&PanelLayout::columns);
+  float* const left = &m(first, met.left * kPanel);
+  float* const right = &m(first, met.right * kPanel);
   const float* const turn =
       problem.at<float>(&PanelLayout::rotations) + int64_t(pair) * kTile * kTile;
   TileSums<float> sums;
-  sums.add_product<float>(along_depth([=](int i, int k) {
-                            return first + i < n ? (k < kPanel ? left : right)[i * kPanel + k % kPanel]
-                                                 : 0.f;
-                          }),
-                          across_depth([=](int j, int k) { return turn[k * kTile + j]; }), kTile,
-                          shared);
+  sums.add_product<float>(
+      along_depth([=](int i, int k) {
+        return first + i < n ? (k < kPanel ? left : right)[i * kPanel + k % kPanel] : 0.f;
+      }),
+      across_depth([=](int j, int k) { return turn[k * kTile + j]; }), kTile, shared);
   sums.for_each([&](int r, int c, float sum) {
     if (first + r < n) (c < kPanel ? left : right)[r * kPanel + c % kPanel] = sum;
   });

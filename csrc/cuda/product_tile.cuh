@@ -6,6 +6,8 @@
 // Operations: 64 x 64 multiply-adds for each of depth; bytes: 128 elements for each of depth.
 #pragma once
 
+#include <type_traits>
+
 #include "csrc/cuda/wide_arithmetic.cuh"
 
 namespace kronext::cuda {
@@ -91,6 +93,8 @@ struct TileSums {
   template <class In, class Left, class Right>
   __device__ __forceinline__ void add_product(const Left& left, const Right& right, int depth,
                                               unsigned char* shared) {
+    // Two floats make a product 15 instructions, and a loop must fit the instruction cache.
+    constexpr int kTogether = std::is_same_v<T, TwoFloat> ? 2 : kTileDepth;
     In* const left_at = reinterpret_cast<In*>(shared);
     In* const right_at = left_at + kTileDepth * kTilePitch;
     In next_left[kTileSide], next_right[kTileSide];
@@ -105,7 +109,7 @@ struct TileSums {
         left.fetch(next_left, first + kTileDepth, depth);
         right.fetch(next_right, first + kTileDepth, depth);
       }
-#pragma unroll
+#pragma unroll kTogether
       for (int k = 0; k < kTileDepth; ++k) {
         const auto a = *reinterpret_cast<const Four<In>*>(left_at + k * kTilePitch + first_row());
         const auto b =

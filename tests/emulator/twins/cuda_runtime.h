@@ -178,6 +178,7 @@ inline unsigned __float_as_uint(float value) {
 }
 
 inline unsigned max(unsigned a, unsigned b) { return a > b ? a : b; }
+inline int max(int a, int b) { return a > b ? a : b; }
 inline int min(int a, int b) { return a < b ? a : b; }
 
 // The approximate instructions are off by two units in the last place at most, and so are these: by
