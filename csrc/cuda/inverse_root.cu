@@ -27,6 +27,13 @@ ResidentKernel kernel_for(const SpectralTask& task, const DeviceShape& device) {
   return {size_for(task.n), task.basis && fits(task.n, true, device), device.slow_double};
 }
 
+// Padding that would be more than the matrix itself is worth a launch of its own, unless registers
+// limit the blocks of a multiprocessor before shared memory does.
+bool wasteful(int bytes, int padded_bytes) {
+  constexpr int kHarmless = 8 * 1024;
+  return padded_bytes > kHarmless && 2 * bytes < padded_bytes;
+}
+
 }  // namespace
 
 InverseRootPlan plan_inverse_root(const SpectralTask* tasks, int64_t count,
@@ -46,9 +53,8 @@ InverseRootPlan plan_inverse_root(const SpectralTask* tasks, int64_t count,
       plan.large.push_back(i);
       continue;
     }
-    // Less than half of what the largest member needs would be mostly padding.
     if (plan.groups.empty() || plan.groups.back().kernel != kernel ||
-        2 * bytes < plan.groups.back().matrix_bytes) {
+        wasteful(bytes, plan.groups.back().matrix_bytes)) {
       plan.groups.push_back({kernel, {}, 0, bytes});
     }
     plan.groups.back().members.push_back(i);

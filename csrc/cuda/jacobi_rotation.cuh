@@ -28,7 +28,7 @@ constexpr int kMaxSweeps = 30;
 // Columns with a smaller cosine are left alone: it is their rounding error.
 constexpr float kOrthogonal = 1e-7f;
 // What a last sweep may leave of the cosines.
-constexpr float kConverged = 1e-6f;
+constexpr float kConverged = 5e-7f;
 
 // What a sweep met. A rotation by theta brings sin(theta) of other pairs' cosines back into a pair
 // that is done, so a sweep leaves cosines of about the product of the two.
