@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 $(VENV)/.ready: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install $(TORCH)
-	$(PIP) install "setuptools>=77" "cmake>=3.22" ninja "pybind11>=2.13"
+	$(PIP) install "setuptools>=77" "cmake>=3.26" ninja "pybind11>=2.13"
 	$(PIP) install --no-build-isolation -e ".[dev]"
 	touch $@
 
