@@ -113,11 +113,8 @@ PanelEighPlan plan_panel_eigh(const SpectralTask* tasks, int64_t count, const De
   PanelEighPlan plan;
   plan.two_floats = device.slow_double;
   for (int64_t i = 0; i < count; ++i) {
-    if (tasks[i].n > kLargestPanelMatrix) {
-      plan.too_large.push_back(i);
-    } else if (tasks[i].n > 0) {
-      plan.members.push_back(i);
-    }
+    const bool taken = tasks[i].n > 0 && tasks[i].n <= kLargestPanelMatrix;
+    (taken ? plan.members : plan.left_out).push_back(i);
   }
   std::stable_sort(plan.members.begin(), plan.members.end(),
                    [&](int64_t a, int64_t b) { return tasks[a].n > tasks[b].n; });

@@ -32,8 +32,8 @@
 namespace kronext::cuda {
 
 struct PanelEighPlan {
-  std::vector<int64_t> members;  // of the list, the largest first
-  std::vector<int64_t> too_large;
+  std::vector<int64_t> members;   // of the list, the largest first
+  std::vector<int64_t> left_out;  // empty, or too large
   SizeClasses classes;
   bool two_floats = false;                                            // instead of float64
   bool warm = false, values = false, vectors = false, roots = false;  // any member
@@ -49,8 +49,8 @@ PanelEighPlan plan_panel_eigh(const SpectralTask* tasks, int64_t count, const De
 // Writes plan.table_bytes to `table`, host memory aligned to 16 bytes.
 void fill_panel_eigh_table(const PanelEighPlan& plan, const SpectralTask* tasks, void* table);
 
-// `table` and `workspace` are device memory, aligned to 256 bytes. Members that are too large are
-// not touched.
+// `table` and `workspace` are device memory, aligned to 256 bytes. What the plan leaves out is not
+// touched.
 cudaError_t panel_eigh(const PanelEighPlan& plan, const void* table, void* workspace,
                        const SpectralOptions& options, cudaStream_t stream);
 

@@ -15,5 +15,5 @@ class EmulatedPanelEigh(EmulatedInverseRoot):
     work: Sequence[tuple[int, int]] = ()
 
     def _launch(self, tasks: list[Any], options: tuple[float | bool, ...]) -> None:
-        self.work, left_over = self.module.panel_eigh(tasks, *options, self.slow_double)
-        assert left_over == 0, "a matrix is too large for the panel kernels"
+        self.work, left_out = self.module.panel_eigh(tasks, *options, self.slow_double)
+        assert left_out == 0, "a matrix is empty, or too large for the panel kernels"

@@ -40,8 +40,8 @@ std::vector<KernelShape> kernels() {
   return shapes;
 }
 
-// Returns for each matrix how many shifts failed and how many sweeps had work, and the number of
-// matrices that are too large.
+// Returns for each matrix how many shifts failed and how many sweeps had work, and how many matrices
+// were left out.
 std::pair<std::vector<std::pair<int, int>>, int64_t> panel_eigh(
     const std::vector<SpectralTuple>& list, double root, double eps, double relative_eps,
     bool keep_failed, bool slow_double) {
@@ -63,7 +63,7 @@ std::pair<std::vector<std::pair<int, int>>, int64_t> panel_eigh(
     work[size_t(i)] = {state->failed_shifts, sweeps};
     ++state;
   }
-  return {work, int64_t(plan.too_large.size())};
+  return {work, int64_t(plan.left_out.size())};
 }
 
 void define(py::module_& m) { m.def("panel_eigh", &panel_eigh); }
