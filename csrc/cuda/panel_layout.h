@@ -9,7 +9,7 @@ constexpr int kPanel = 32;                // columns that are rotated, and elimi
 constexpr int kPairColumns = 2 * kPanel;  // those of the two panels that meet
 constexpr int kLargestPanelMatrix = 2048;
 constexpr int kMaxPairs = kLargestPanelMatrix / kPairColumns;
-constexpr int kGramRows = 256;  // summed by one block: fixed, so that bits do not depend on a list
+constexpr int kGramRows = 128;  // summed by one block: fixed, so that bits do not depend on a list
 constexpr int kPanelSweeps = 20;
 
 // Panels come in pairs; columns beyond the matrix are zero.

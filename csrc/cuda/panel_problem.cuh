@@ -80,10 +80,13 @@ class PanelProblem {
   __device__ __forceinline__ bool sweeping(int sweep) const {
     return finite() && state_->factored && (sweep == 0 || !settled(sweep - 1));
   }
-  // A sweep that was not needed records nothing, and is settled.
+  // A sweep that was not needed records nothing, and is settled. Columns of one length turn by any
+  // angle, however small their cosine, and rounding then brings back some 4e-6.
   __device__ __forceinline__ bool settled(int sweep) const {
-    return converged(
-        {__uint_as_float(state_->cosine[sweep]), __uint_as_float(state_->tangent[sweep])});
+    constexpr float kRoundedCosine = 1e-5f;
+    const SweepRecord largest = {__uint_as_float(state_->cosine[sweep]),
+                                 __uint_as_float(state_->tangent[sweep])};
+    return largest.cosine <= kRoundedCosine || converged(largest);
   }
 
   template <class T>

@@ -1,7 +1,7 @@
 // Sweeps of one-sided Jacobi over panels of 32 columns of M: every two panels meet once a sweep,
 // disjoint pairs together, two launches for each round.
 //
-//   gram_kernel     G = XT X of the 64 columns X of a pair, in float32, 256 rows a block. The last
+//   gram_kernel     G = XT X of the 64 columns X of a pair, in float32, 128 rows a block. The last
 //                   block adds the parts in their order, and turns G in shared memory by two-sided
 //                   rotations: each column of one panel against each of the other, and once a sweep
 //                   all pairs of the 64. G only steers; the rotations J are what is kept.

@@ -1,7 +1,7 @@
 """The CUDA panel eigensolver, executed on the CPU: the cases and the oracle of the CPU op.
 
 Sizes are small, but cross what there is to cross: one pair of panels (up to 64), several, a last
-panel that is empty (65, 70), Gram matrices in two parts (above 256).
+panel that is empty (65, 70), Gram matrices in two parts (above 128).
 """
 
 from __future__ import annotations
