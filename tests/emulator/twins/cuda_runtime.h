@@ -11,7 +11,7 @@
 
 #include "tests/emulator/runtime/emulator.h"
 
-#define __global__
+#define __global__ inline  // so that headers may define kernels, as nvcc allows
 #define __device__
 #define __host__
 #define __forceinline__ inline
@@ -162,6 +162,15 @@ T atomicAdd(T* target, T value) {
   kronext::emulator::preempt();
   return __atomic_fetch_add(target, value, __ATOMIC_RELAXED);
 }
+template <class T>
+T atomicMax(T* target, T value) {
+  kronext::emulator::preempt();
+  T old = __atomic_load_n(target, __ATOMIC_RELAXED);
+  while (old < value && !__atomic_compare_exchange_n(target, &old, value, true, __ATOMIC_RELAXED,
+                                                     __ATOMIC_RELAXED)) {
+  }
+  return old;
+}
 
 // ---- arithmetic
 // ------------------------------------------------------------------------------------
@@ -178,6 +187,7 @@ inline unsigned __float_as_uint(float value) {
 }
 
 inline unsigned max(unsigned a, unsigned b) { return a > b ? a : b; }
+inline int max(int a, int b) { return a > b ? a : b; }
 inline int min(int a, int b) { return a < b ? a : b; }
 
 // The approximate instructions are off by two units in the last place at most, and so are these: by
