@@ -17,6 +17,8 @@ from kronext.curvature.approximation import (
 from kronext.curvature.capture import Recording, StepGradients, capture
 from kronext.curvature.estimators import diagonal, kronecker_sum, optimal, shampoo, shampoo2
 from kronext.curvature.forms import Truth, second_moment
+from kronext.curvature.gauss_newton import GaussNewton
+from kronext.curvature.hutchinson import Estimate, Hutchinson, hutchinson
 from kronext.curvature.kfac import ekfac, kfac, tkfac
 from kronext.curvature.moments import SecondMoment
 from kronext.curvature.similarity import Alignment, alignment, cosine_similarity
@@ -27,6 +29,9 @@ __all__ = [
     "Approximation",
     "Dense",
     "Diagonal",
+    "Estimate",
+    "GaussNewton",
+    "Hutchinson",
     "KroneckerFactors",
     "KroneckerSum",
     "Recording",
@@ -39,6 +44,7 @@ __all__ = [
     "cosine_similarity",
     "diagonal",
     "ekfac",
+    "hutchinson",
     "kfac",
     "kronecker_sum",
     "optimal",
