@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from kronext import curvature, reference
+from kronext.curvature import moments
 
 
 class Attention(nn.Module):
@@ -96,6 +97,17 @@ def test_all_three_agree_within_the_interval(case):
     for measured, truth in pairs:
         assert abs(measured.value - truth) <= 4 * measured.standard_error + 1e-12
         assert measured.standard_error <= 0.2 * abs(truth), "the interval would allow anything"
+
+
+@pytest.mark.parametrize("positions", [1, 3])
+def test_probes_agree_with_the_norm_from_inner_products(normal, monkeypatch, positions):
+    monkeypatch.setattr(moments, "MEMORY_ENTRIES", 1)  # never the dense matrix
+    samples = normal(30, positions, 5), normal(30, positions, 6)
+    exact = curvature.second_moment(samples)
+    generator = torch.Generator().manual_seed(0)
+    norm = curvature.hutchinson(exact, probes=400, generator=generator).frobenius_norm()
+    assert abs(norm.value - exact.norm()) <= 4 * norm.standard_error
+    assert norm.standard_error <= 0.05 * exact.norm()
 
 
 def test_fused_attention_has_products_too(normal):
