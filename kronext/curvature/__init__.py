@@ -21,6 +21,7 @@ from kronext.curvature.gauss_newton import GaussNewton
 from kronext.curvature.hutchinson import Estimate, Hutchinson, hutchinson
 from kronext.curvature.kfac import ekfac, kfac, tkfac
 from kronext.curvature.moments import SecondMoment
+from kronext.curvature.monitor import Monitor
 from kronext.curvature.similarity import Alignment, alignment, cosine_similarity
 from kronext.curvature.streams import Stream
 
@@ -34,6 +35,7 @@ __all__ = [
     "Hutchinson",
     "KroneckerFactors",
     "KroneckerSum",
+    "Monitor",
     "Recording",
     "SecondMoment",
     "StepGradients",

@@ -123,7 +123,10 @@ def hutchinson(
 
 
 def _dots(a: Tensor, b: Tensor) -> Tensor:
-    return (a.double() * b.double()).flatten(1).sum(1)
+    # One probe at a time: the copies in float64 of all of them would not fit the cache.
+    return torch.stack(
+        [torch.dot(x.double(), y.double()) for x, y in zip(a.flatten(1), b.flatten(1), strict=True)]
+    )
 
 
 def _jackknife(statistic: Callable[[Callable[[Tensor], Tensor]], Tensor], count: int) -> Estimate:

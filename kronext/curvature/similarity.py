@@ -99,7 +99,7 @@ def alignment(
     left, right = moment.matvec(*moment.identities())
     norm = moment.norm()
     optimal = sigma / norm if norm else float("nan")
-    return Alignment(optimal, _cosine(U, left), _cosine(V, right))
+    return Alignment(optimal, matrix_cosine(U, left), matrix_cosine(V, right))
 
 
 def _leading_triple(moment: SecondMoment, steps: int, tol: float) -> tuple[Tensor, Tensor, float]:
@@ -116,8 +116,8 @@ def _leading_triple(moment: SecondMoment, steps: int, tol: float) -> tuple[Tenso
     return pair.left[0], pair.right[0], float(pair.sigma[0])
 
 
-def _cosine(singular: Tensor, step: Tensor) -> float:
-    """The cosine of a PSD matrix of unknown sign and a PSD matrix."""
-    inner = (singular.double() * step.double()).sum().abs()
-    norms = torch.linalg.matrix_norm(singular.double()) * torch.linalg.matrix_norm(step.double())
+def matrix_cosine(a: Tensor, b: Tensor) -> float:
+    """The cosine of two matrices, one of which is known up to its sign; NaN where one is zero."""
+    inner = (a.double() * b.double()).sum().abs()
+    norms = torch.linalg.matrix_norm(a.double()) * torch.linalg.matrix_norm(b.double())
     return float(inner / norms)
