@@ -75,26 +75,26 @@ class Hutchinson:
 
     def frobenius_norm(self) -> Estimate:
         """`||H||_F`, with its error."""
-        squares = _dots(self.images, self.images)
-        return _jackknife(lambda mean: mean(squares).sqrt(), len(squares))
+        squares = dots(self.images, self.images)
+        return jackknife(lambda mean: mean(squares).sqrt(), len(squares))
 
     def trace(self) -> Estimate:
         """`Tr(H) = E[<v, H v>]`."""
-        products = _dots(self.probes, self.images)
-        return _jackknife(lambda mean: mean(products), len(products))
+        products = dots(self.probes, self.images)
+        return jackknife(lambda mean: mean(products), len(products))
 
     def inner(self, approximation: Approximation) -> float:
         """`<H, M> = ||M|| E[<H v, M v>] / sqrt(E |M v|^2)`."""
         other = approximation.matvec(self.probes)
-        products, squares = _dots(self.images, other), _dots(other, other)
+        products, squares = dots(self.images, other), dots(other, other)
         return approximation.norm() * float(products.mean() / squares.mean().sqrt())
 
     def similarity(self, approximation: Approximation) -> Estimate:
         """The cosine similarity of `H` and `M`, with its error; NaN where either is zero."""
         other = approximation.unit().matvec(self.probes)
-        products = _dots(self.images, other)
-        truth, squares = _dots(self.images, self.images), _dots(other, other)
-        return _jackknife(
+        products = dots(self.images, other)
+        truth, squares = dots(self.images, self.images), dots(other, other)
+        return jackknife(
             lambda mean: mean(products) / (mean(truth) * mean(squares)).sqrt(), len(products)
         )
 
@@ -122,14 +122,15 @@ def hutchinson(
     return Hutchinson(V, H.images(V))
 
 
-def _dots(a: Tensor, b: Tensor) -> Tensor:
+def dots(a: Tensor, b: Tensor) -> Tensor:
+    """`<a_p, b_p>` for each probe, in float64."""
     # One probe at a time: the copies in float64 of all of them would not fit the cache.
     return torch.stack(
         [torch.dot(x.double(), y.double()) for x, y in zip(a.flatten(1), b.flatten(1), strict=True)]
     )
 
 
-def _jackknife(statistic: Callable[[Callable[[Tensor], Tensor]], Tensor], count: int) -> Estimate:
+def jackknife(statistic: Callable[[Callable[[Tensor], Tensor]], Tensor], count: int) -> Estimate:
     """A function of means over probes, and its standard error from leaving out one at a time."""
     value = float(statistic(lambda x: x.mean()))
     without_one = statistic(lambda x: (x.sum() - x) / (count - 1))

@@ -35,10 +35,8 @@ class Options:
     update_interval: int = 10
     start_step: int = 10
 
-    def average_weights(self, step: int, every: int = 1) -> tuple[float, float]:
+    def average_weights(self, step: int) -> tuple[float, float]:
         """Return (decay, weight) that fold sample number `step` into the factors.
-
-        Samples are those of every step, or of one step in `every`.
 
         With `w = (1 - beta) / (1 - beta^step)` the running `L <- (1 - w) L + w G GT` equals the
         bias-corrected average `L_t / (1 - beta^t)` at every step, so nothing downstream (damping,
@@ -46,7 +44,7 @@ class Options:
         """
         if self.beta is None or self.beta == 1:
             return 1.0, 1.0
-        return running_average_weights(self.beta**every, step)
+        return running_average_weights(self.beta, step)
 
     def refreshes_roots(self, step: int) -> bool:
         """Return whether the roots are due at `step`, a parameter's own count from 1."""
