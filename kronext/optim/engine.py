@@ -113,6 +113,11 @@ class KroneckerPreconditioner:
         return [member.parameter for member in self._members]
 
     @property
+    def members(self) -> list[BlockedParameter]:
+        """Each of `params` with its blocks, factors and roots, to read them."""
+        return list(self._members)
+
+    @property
     def steps(self) -> list[int]:
         """How many gradients of each parameter came in so far."""
         return [member.step for member in self._members]
