@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+FROM_ENVIRONMENT = ("KRONEXT_CUDA", "KRONEXT_CUDA_ARCHITECTURES")  # options of CMakeLists.txt
 
 
 class CMakeBuild(build_ext):
@@ -18,8 +20,8 @@ class CMakeBuild(build_ext):
 
     def run(self) -> None:
         """Configures, builds, and installs next to the Python sources or into the wheel."""
-        cmake = shutil.which("cmake") or _fail("cmake (pip install cmake)")
-        ninja = shutil.which("ninja") or _fail("ninja (pip install ninja)")
+        cmake = _tool("cmake") or _fail("cmake (pip install cmake)")
+        ninja = _tool("ninja") or _fail("ninja (pip install ninja)")
         if not (shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")):
             _fail("a C++20 compiler (on Debian: apt-get install g++)")
         tree = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
@@ -29,6 +31,7 @@ class CMakeBuild(build_ext):
             "KRONEXT_VERSION": self.distribution.get_version(),
             "Python_EXECUTABLE": sys.executable,
         }
+        settings |= {name: os.environ[name] for name in FROM_ENVIRONMENT if name in os.environ}
         definitions = [f"-D{name}={value}" for name, value in settings.items()]
         self._call(cmake, "-S", ROOT, "-B", tree, "-G", "Ninja", *definitions)
         self._call(cmake, "--build", tree)
@@ -41,6 +44,11 @@ class CMakeBuild(build_ext):
             raise SystemExit(
                 f"kronext: the native build failed (exit {error.returncode}); see above"
             ) from None
+
+
+def _tool(name: str) -> str | None:
+    """The program of this Python environment, else the one on the path."""
+    return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
 
 
 def _fail(need: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from kronext import _bindings
+from kronext.ops._library import WHY_NO_CUDA
 
 
 def version() -> str:
@@ -21,7 +22,8 @@ def build_info() -> dict[str, Any]:
         A dictionary of plain values: `version`, `torch` (running), `torch_built_against`,
         `compiler`, `build_type`, `cpu_capabilities` (built), `cpu_capability` (in use),
         `cpu_detected` (the best this machine runs), `threads`, `cuda` (whether CUDA ops are
-        loaded), `cuda_reason` (why not), `cuda_architectures` (built for).
+        loaded; without a GPU they refuse to run), `cuda_reason` (why not), `cuda_compiler`,
+        `cuda_architectures` (built for).
     """
     built = _bindings.build()
     return {
@@ -34,7 +36,8 @@ def build_info() -> dict[str, Any]:
         "cpu_capability": _bindings.cpu_capability(),
         "cpu_detected": _bindings.detected_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "cuda": False,
-        "cuda_reason": "this build has no CUDA module",
-        "cuda_architectures": [],
+        "cuda": not WHY_NO_CUDA,
+        "cuda_reason": WHY_NO_CUDA,
+        "cuda_compiler": built["cuda_compiler"],
+        "cuda_architectures": built["cuda_architectures"],
     }

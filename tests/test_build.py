@@ -99,6 +99,6 @@ def test_an_unknown_capability_is_a_clear_error() -> None:
 
 
 def test_ops_that_are_not_built_are_a_clear_error() -> None:
-    code = "from kronext.ops import _library; _library._load(_library.Path('nowhere.so'))"
+    code = "from kronext.ops import _library; _library._load_cpu(_library.Path('nowhere.so'))"
     result = python("-c", code)
     assert "ImportError: kronext: the compiled ops must be built" in result.stderr

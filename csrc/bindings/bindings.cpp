@@ -14,6 +14,8 @@ PYBIND11_MODULE(_bindings, m) {
     info["torch"] = KRONEXT_TORCH_VERSION;
     info["compiler"] = KRONEXT_COMPILER;
     info["build_type"] = KRONEXT_BUILD_TYPE;
+    info["cuda_compiler"] = KRONEXT_CUDA_COMPILER;
+    info["cuda_architectures"] = py::str(KRONEXT_CUDA_ARCHITECTURES).attr("split")();
     info["cpu_capabilities"] = py::str(KRONEXT_CPU_SETS).attr("split")();
     return info;
   });

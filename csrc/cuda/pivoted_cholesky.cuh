@@ -9,12 +9,10 @@
 #pragma once
 
 #include "csrc/cuda/resident_shape.cuh"
+#include "csrc/cuda/spectral_scale.cuh"
 #include "csrc/cuda/wide_arithmetic.cuh"
 
 namespace kronext::cuda {
-
-// Pivots below it, 2^-34, mean that a matrix with entries up to 1 or 2 must be shifted first.
-constexpr float kSmallestPivot = 5.8e-11f;
 
 template <class Wide>
 struct EliminationMemory {

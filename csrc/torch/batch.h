@@ -1,6 +1,8 @@
 // Leading batch dimensions: broadcasting, and the matrices that a batch index selects.
 #pragma once
 
+#include <torch/csrc/stable/ops.h>
+
 #include <vector>
 
 #include "csrc/torch/check.h"
@@ -63,6 +65,12 @@ class BatchView {
   Shape batch_;
   std::vector<int64_t> strides_;
 };
+
+// Uninitialised, on the device of another tensor.
+inline Tensor empty_on(const Tensor& where, const Shape& shape,
+                       torch::headeronly::ScalarType dtype) {
+  return torch::stable::empty(shape, dtype, std::nullopt, where.device());
+}
 
 inline void* address(const Tensor& t, int64_t offset) {
   return static_cast<char*>(t.data_ptr()) + offset * int64_t(t.element_size());

@@ -47,6 +47,24 @@ inline bool same_shape(const Tensor& a, const Tensor& b) {
   return std::ranges::equal(a.sizes(), b.sizes());
 }
 
+struct DeviceText {
+  const Tensor& tensor;
+};
+inline DeviceText device_text(const Tensor& t) { return {t}; }
+
+inline std::ostream& operator<<(std::ostream& text, const DeviceText& of) {
+  const torch::stable::Device device = of.tensor.device();
+  text << (device.is_cpu() ? "cpu" : device.is_cuda() ? "cuda" : "another device");
+  return device.has_index() ? text << ":" << int(device.index()) : text;
+}
+
+inline void check_same_device(const char* op, std::string_view name, const Tensor& t,
+                              std::string_view reference_name, const Tensor& reference) {
+  check(t.device() == reference.device(), op, name, " must be on the device of ", reference_name,
+        " (got ", name, ".device=", device_text(t), ", ", reference_name,
+        ".device=", device_text(reference), ")");
+}
+
 // The tensor's dtype as the kernels name it.
 inline Dtype check_dtype(const char* op, std::string_view name, const Tensor& t) {
   using torch::headeronly::ScalarType;

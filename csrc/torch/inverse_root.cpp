@@ -1,201 +1,24 @@
-#include "csrc/core/inverse_root.h"
+#include "csrc/torch/inverse_root.h"
 
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
 
-#include <cmath>
-#include <optional>
-#include <tuple>
-
-#include "csrc/torch/batch.h"
 #include "csrc/torch/spectral.h"
 
 namespace kronext {
-namespace {
 
-using torch::headeronly::ScalarType;
-
-// What a call asks for; the matrices of a batch or of a ragged list.
-struct Request {
-  const char* op;
-  std::optional<Damping> damping;  // none: eigenvalues and eigenvectors only
-  bool keep_failed;                // roots written in place keep their old value where info != 0
-};
-
-Damping checked_damping(const char* op, double root, double eps, double relative_eps) {
-  const auto finite_at_least_zero = [](double x) { return x >= 0 && x < HUGE_VAL; };
-  check(root > 0 && root < HUGE_VAL, op, "root must be a number above 0 (got root=", root, ")");
-  check(finite_at_least_zero(eps), op, "eps must be at least 0 (got eps=", eps, ")");
-  check(finite_at_least_zero(relative_eps), op,
-        "relative_eps must be at least 0 (got relative_eps=", relative_eps, ")");
-  return {root, eps, relative_eps, 0};
-}
-
-// Where the results of one (batched) tensor go; undefined tensors are not wanted.
-struct Results {
-  std::optional<Tensor> values, vectors, roots;
-};
-
-// The batch entries of a tensor; null pointers where there is none.
-class Entries {
- public:
-  Entries(std::optional<Tensor> tensor, const Shape& batch, int64_t inner) : tensor_(tensor) {
-    if (tensor_) view_.emplace(*tensor_, batch, inner);
+static void solve(const Request& request, const std::vector<SpectralBatch>& batches,
+                  const Tensor& info) {
+  std::vector<SpectralProblem> single, wide;
+  for (const SpectralBatch& batch : batches) {
+    for_each_problem(batch, [&](const SpectralProblem& problem) {
+      (batch.wide() ? wide : single).push_back(problem);
+    });
   }
-  void* operator[](int64_t i) const {
-    return tensor_ ? address(*tensor_, view_->offset(i)) : nullptr;
-  }
-
- private:
-  std::optional<Tensor> tensor_;
-  std::optional<BatchView> view_;
-};
-
-class Collector {
- public:
-  explicit Collector(const Request& request) : request_(request) {}
-
-  void check_input(const Tensor& a, const std::optional<Tensor>& basis) const {
-    check_square(request_.op, "A", a);
-    check(a.is_cpu(), request_.op, "A must be on the CPU");
-    check_factor_dtype(request_.op, "A", a);
-    if (!basis) return;
-    check_square(request_.op, "basis", *basis);
-    check(basis->is_cpu() && same_shape(*basis, a) && basis->scalar_type() == a.scalar_type(),
-          request_.op,
-          "basis must have the shape, dtype and device of A (got basis.shape=", shape_text(*basis),
-          ", A.shape=", shape_text(a), ")");
-  }
-
-  void add(const Tensor& a, const std::optional<Tensor>& basis, const Results& results) {
-    const int64_t n = a.size(a.dim() - 1);
-    const Shape batch = batch_shape(a);
-    const Entries matrices(hold(torch::stable::contiguous(a)), batch, 2);
-    const Entries bases(
-        basis ? std::optional(hold(torch::stable::contiguous(*basis))) : std::nullopt, batch, 2);
-    const Entries values(results.values, batch, 1), vectors(results.vectors, batch, 2);
-    const Entries roots(results.roots, batch, 2);
-    auto& problems = a.element_size() == sizeof(double) ? double_ : single_;
-    for (int64_t i = 0, count = element_count(batch); i < count; ++i) {
-      problems.push_back({n, matrices[i], bases[i], values[i], vectors[i], roots[i], total_++});
-    }
-  }
-
-  // One entry for each matrix, in the order in which they were added.
-  Tensor solve(const Shape& info_shape) {
-    const Tensor info = torch::stable::empty(info_shape, ScalarType::Int);
-    int32_t* out = static_cast<int32_t*>(info.data_ptr());
-    const Damping* damping = request_.damping ? &*request_.damping : nullptr;
-    solve_spectral<float>(single_, damping, request_.keep_failed, out);
-    solve_spectral<double>(double_, damping, request_.keep_failed, out);
-    return info;
-  }
-
-  int64_t total() const { return total_; }
-
- private:
-  const Tensor& hold(Tensor t) {
-    held_.push_back(std::move(t));
-    return held_.back();
-  }
-
-  Request request_;
-  std::vector<SpectralProblem> single_, double_;
-  std::vector<Tensor> held_;  // dense copies live as long as the problems that point into them
-  int64_t total_ = 0;
-};
-
-Tensor like(const Tensor& a, int64_t inner) {
-  return torch::stable::empty(Shape(a.sizes().begin(), a.sizes().end() - (2 - inner)),
-                              a.scalar_type());
+  const Damping* damping = request.damping ? &*request.damping : nullptr;
+  int32_t* out = static_cast<int32_t*>(info.data_ptr());
+  solve_spectral<float>(single, damping, request.keep_failed, out);
+  solve_spectral<double>(wide, damping, request.keep_failed, out);
 }
-
-using Triple = std::tuple<Tensor, Tensor, Tensor>;
-using Quadruple = std::tuple<Tensor, Tensor, Tensor, Tensor>;
-
-Triple eigh(const Tensor a, std::optional<Tensor> basis) {
-  Collector collector({"eigh", std::nullopt, false});
-  collector.check_input(a, basis);
-  const Tensor values = like(a, 1), vectors = like(a, 2);
-  collector.add(a, basis, {values, vectors, std::nullopt});
-  return {values, vectors, collector.solve(batch_shape(a))};
-}
-
-Quadruple inverse_root(const Tensor a, double root, double eps, double relative_eps,
-                       std::optional<Tensor> basis) {
-  const char* op = "inverse_root";
-  Collector collector({op, checked_damping(op, root, eps, relative_eps), false});
-  collector.check_input(a, basis);
-  const Tensor values = like(a, 1), vectors = like(a, 2), roots = like(a, 2);
-  collector.add(a, basis, {values, vectors, roots});
-  const Tensor info = collector.solve(batch_shape(a));
-  return {roots, vectors, values, info};
-}
-
-std::optional<Tensor> entry(const std::vector<Tensor>& list, size_t i) {
-  return list.empty() ? std::nullopt : std::optional(list[i]);
-}
-
-void check_length(const char* op, const char* name, const std::vector<Tensor>& list,
-                  size_t length) {
-  check(list.empty() || list.size() == length, op, name, " must be as long as As (got len(", name,
-        ")=", list.size(), ", len(As)=", length, ")");
-}
-
-std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>, Tensor> inverse_root_list(
-    std::vector<Tensor> as, double root, double eps, double relative_eps,
-    std::vector<Tensor> bases) {
-  const char* op = "inverse_root_list";
-  Collector collector({op, checked_damping(op, root, eps, relative_eps), false});
-  check_length(op, "bases", bases, as.size());
-  for (size_t i = 0; i < as.size(); ++i) collector.check_input(as[i], entry(bases, i));
-  std::vector<Tensor> roots, vectors, values;
-  for (size_t i = 0; i < as.size(); ++i) {
-    roots.push_back(like(as[i], 2));
-    vectors.push_back(like(as[i], 2));
-    values.push_back(like(as[i], 1));
-    collector.add(as[i], entry(bases, i), {values[i], vectors[i], roots[i]});
-  }
-  const Tensor info = collector.solve({collector.total()});
-  return {roots, vectors, values, info};
-}
-
-void check_out(const char* op, const Tensor& out, const Tensor& a) {
-  check_square(op, "out", out);
-  check_dense(op, "out", out);
-  check(out.is_cpu() && same_shape(out, a) && out.scalar_type() == a.scalar_type(), op,
-        "out must have the shape, dtype and device of A (got out.shape=", shape_text(out),
-        ", A.shape=", shape_text(a), ")");
-}
-
-Tensor inverse_root_(const Tensor out, const Tensor a, double root, double eps, double relative_eps,
-                     std::optional<Tensor> basis) {
-  const char* op = "inverse_root_";
-  Collector collector({op, checked_damping(op, root, eps, relative_eps), true});
-  collector.check_input(a, basis);
-  check_out(op, out, a);
-  collector.add(a, basis, {std::nullopt, std::nullopt, out});
-  return collector.solve(batch_shape(a));
-}
-
-Tensor inverse_root_list_(std::vector<Tensor> outs, std::vector<Tensor> as, double root, double eps,
-                          double relative_eps, std::vector<Tensor> bases) {
-  const char* op = "inverse_root_list_";
-  Collector collector({op, checked_damping(op, root, eps, relative_eps), true});
-  check(outs.size() == as.size(), op, "outs must be as long as As (got len(outs)=", outs.size(),
-        ", len(As)=", as.size(), ")");
-  check_length(op, "bases", bases, as.size());
-  for (size_t i = 0; i < as.size(); ++i) {
-    collector.check_input(as[i], entry(bases, i));
-    check_out(op, outs[i], as[i]);
-  }
-  for (size_t i = 0; i < as.size(); ++i) {
-    collector.add(as[i], entry(bases, i), {std::nullopt, std::nullopt, outs[i]});
-  }
-  return collector.solve({collector.total()});
-}
-
-}  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(kronext, m) {
   m.def("eigh(Tensor A, *, Tensor? basis=None) -> (Tensor values, Tensor vectors, Tensor info)");
@@ -214,11 +37,11 @@ STABLE_TORCH_LIBRARY_FRAGMENT(kronext, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(kronext, CPU, m) {
-  m.impl("eigh", TORCH_BOX(&eigh));
-  m.impl("inverse_root", TORCH_BOX(&inverse_root));
-  m.impl("inverse_root_list", TORCH_BOX(&inverse_root_list));
-  m.impl("inverse_root_", TORCH_BOX(&inverse_root_));
-  m.impl("inverse_root_list_", TORCH_BOX(&inverse_root_list_));
+  m.impl("eigh", TORCH_BOX(&eigh<solve>));
+  m.impl("inverse_root", TORCH_BOX(&inverse_root<solve>));
+  m.impl("inverse_root_list", TORCH_BOX(&inverse_root_list<solve>));
+  m.impl("inverse_root_", TORCH_BOX(&inverse_root_<solve>));
+  m.impl("inverse_root_list_", TORCH_BOX(&inverse_root_list_<solve>));
 }
 
 }  // namespace kronext

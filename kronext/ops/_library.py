@@ -14,7 +14,10 @@ FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 FACTOR = (torch.float32, torch.float64)
 
 
-def _load(path: Path) -> None:
+_PACKAGE = Path(__file__).parents[1]
+
+
+def _load_cpu(path: Path) -> None:
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
@@ -24,7 +27,22 @@ def _load(path: Path) -> None:
         ) from error
 
 
-_load(Path(__file__).parents[1] / "_C_cpu.so")
+def _load_cuda() -> str:
+    """Loads the ops on CUDA where torch has it; says why not, or nothing."""
+    path = _PACKAGE / "_C_cuda.so"
+    if not path.exists():
+        return "this build has no CUDA module: it was made without nvcc, or with KRONEXT_CUDA=OFF"
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        return f"the CUDA module does not load: {error.__cause__ or error}"
+    return ""
+
+
+_load_cpu(_PACKAGE / "_C_cpu.so")
+WHY_NO_CUDA = _load_cuda()
 
 
 def call(op: Callable[..., Any], check: Callable[..., object], *args: Any, **kwargs: Any) -> Any:

@@ -12,6 +12,8 @@ from types import ModuleType
 import building
 import pytest
 
+SECONDS = 300  # a mutant may never end
+
 if platform.machine() not in ("x86_64", "AMD64"):
     collect_ignore_glob = ["test_*.py"]  # the context switch is written for x86-64
 
@@ -44,7 +46,9 @@ def program(tree: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         building.build(target)
         command = [str(tree / target), *arguments]
         environment = {**os.environ, **options}
-        return subprocess.run(command, capture_output=True, text=True, env=environment)
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=SECONDS
+        )
 
     return run_program
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import torch
 from emulated import matrices
@@ -114,10 +115,13 @@ class EmulatedInverseRoot:
                     )
                 )
                 tasks.append((matrix.data_ptr(), *pointers, matrix.stride(0), n))
-        options = (keep_failed, self.shared_bytes, self.slow_double)
-        self.launched, left_over = self.module.inverse_root(tasks, *numbers, *options)
-        assert left_over == 0, "a matrix is too large for the resident kernels"
+        self._launch(tasks, (*numbers, keep_failed))
         return infos
+
+    def _launch(self, tasks: list[Any], options: tuple[float | bool, ...]) -> None:
+        device = (self.shared_bytes, self.slow_double)
+        self.launched, left_over = self.module.inverse_root(tasks, *options, *device)
+        assert left_over == 0, "a matrix is too large for the resident kernels"
 
 
 def _joined(infos: Sequence[Tensor]) -> Tensor:

@@ -4,6 +4,7 @@
 #include "tests/emulator/binding.h"
 #include "tests/emulator/device_memory.h"
 #include "tests/emulator/runtime/emulator.h"
+#include "tests/emulator/spectral_tuple.h"
 
 namespace kronext::emulator {
 namespace {
@@ -59,30 +60,12 @@ std::vector<KernelShape> kernels() {
   return shapes;
 }
 
-// Addresses of matrix, basis, values, vectors, root and info; row stride; n.
-using TaskTuple =
-    std::tuple<uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, uintptr_t, int64_t, int32_t>;
-
-cuda::SpectralTask task(const TaskTuple& t) {
-  const auto& [matrix, basis, values, vectors, root, info, row_stride, n] = t;
-  const auto pointer = [](uintptr_t address) { return reinterpret_cast<float*>(address); };
-  return {pointer(matrix),
-          row_stride,
-          pointer(basis),
-          pointer(values),
-          pointer(vectors),
-          pointer(root),
-          reinterpret_cast<int32_t*>(info),
-          n};
-}
-
 // Returns the kernels that were launched, each with its number of matrices, and the number that no
 // kernel takes.
 std::pair<std::vector<std::pair<std::string, int64_t>>, int64_t> inverse_root(
-    const std::vector<TaskTuple>& list, double root, double eps, double relative_eps,
+    const std::vector<SpectralTuple>& list, double root, double eps, double relative_eps,
     bool keep_failed, int shared_bytes, bool slow_double) {
-  std::vector<cuda::SpectralTask> tasks;
-  for (const TaskTuple& t : list) tasks.push_back(task(t));
+  const std::vector<cuda::SpectralTask> tasks = spectral_tasks(list);
   const cuda::InverseRootPlan plan =
       cuda::plan_inverse_root(tasks.data(), int64_t(tasks.size()), {1, shared_bytes, slow_double});
   DeviceMemory table(plan.table_bytes);

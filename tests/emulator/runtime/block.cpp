@@ -79,13 +79,16 @@ void Block::run_grid(const std::function<void()>& body, Index3 grid_shape, Index
 void Block::run(Index3 block_index) {
   index = block_index;
   start_threads();
+  announce(&block_start_);
   Thread* first = next();
   current = first;
   Context::jump(program_, first->context);
   current = nullptr;
   observe(&block_end_);
   if (failure_.empty() && live_) failure_ = describe_deadlock();
-  for (int i = 0; i < count_; ++i) threads_[i].context.drop();
+  for (int i = 0; i < count_; ++i) {
+    if (!threads_[i].done) threads_[i].context.drop();
+  }
   if (!failure_.empty()) throw Error(std::exchange(failure_, {}));
 }
 
@@ -158,6 +161,7 @@ void Block::give_way() {
 void Block::entry() {
   Block& self = block();
   Context::arrived(self.program_);
+  observe(&self.block_start_);
   (*self.body_)();
   self.finish_thread();
 }

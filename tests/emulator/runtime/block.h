@@ -90,7 +90,8 @@ class Block {
   size_t at_ = 0;
   int count_ = 0, live_ = 0, waiting_ = 0;
   Location barrier_place_;
-  char barrier_parity_[2] = {}, block_end_ = 0;  // addresses that name meeting places to TSan
+  // Addresses that name meeting places to TSan.
+  char block_start_ = 0, barrier_parity_[2] = {}, block_end_ = 0;
   std::string failure_;
 };
 

@@ -73,14 +73,14 @@ Context::~Context() {
 }
 
 void Context::start_at(void (*entry)()) {
-  drop();
   if (!stack_) stack_ = new_stack();
   void** top = reinterpret_cast<void**>(stack_ + kStackBytes);
   *--top = nullptr;  // the return address of entry(); keeps the alignment of a call
   *--top = reinterpret_cast<void*>(entry);
   for (size_t i = 0; i < kSavedRegisters; ++i) *--top = nullptr;
   stack_pointer_ = top;
-  if (kTsan) tsan_fiber_ = __tsan_create_fiber(0);
+  if (kTsan && !tsan_fiber_) tsan_fiber_ = __tsan_create_fiber(0);
+  asan_fake_stack_ = nullptr;
   asan_bottom_ = stack_;
   asan_size_ = kStackBytes;
 }

@@ -11,11 +11,12 @@
 
 #include "tests/emulator/runtime/emulator.h"
 
-#define __global__
+#define __global__ inline  // so that headers may define kernels, as nvcc allows
 #define __device__
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __align__(bytes) __attribute__((aligned(bytes)))
 
 // ---- host
@@ -26,6 +27,14 @@ using cudaStream_t = struct CUstream_st*;
 
 inline cudaError_t cudaMemsetAsync(void* memory, int value, size_t bytes, cudaStream_t) {
   memset(memory, value, bytes);
+  return cudaSuccess;
+}
+
+enum cudaMemcpyKind { cudaMemcpyDeviceToDevice = 3 };
+
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
+                                   cudaStream_t) {
+  if (bytes > 0) memcpy(to, from, bytes);
   return cudaSuccess;
 }
 
@@ -153,6 +162,15 @@ T atomicAdd(T* target, T value) {
   kronext::emulator::preempt();
   return __atomic_fetch_add(target, value, __ATOMIC_RELAXED);
 }
+template <class T>
+T atomicMax(T* target, T value) {
+  kronext::emulator::preempt();
+  T old = __atomic_load_n(target, __ATOMIC_RELAXED);
+  while (old < value && !__atomic_compare_exchange_n(target, &old, value, true, __ATOMIC_RELAXED,
+                                                     __ATOMIC_RELAXED)) {
+  }
+  return old;
+}
 
 // ---- arithmetic
 // ------------------------------------------------------------------------------------
@@ -169,6 +187,7 @@ inline unsigned __float_as_uint(float value) {
 }
 
 inline unsigned max(unsigned a, unsigned b) { return a > b ? a : b; }
+inline int max(int a, int b) { return a > b ? a : b; }
 inline int min(int a, int b) { return a < b ? a : b; }
 
 // The approximate instructions are off by two units in the last place at most, and so are these: by

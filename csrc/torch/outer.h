@@ -1,0 +1,83 @@
+// outer_update_ for every device: checks, and the list of sides that a device's kernels update.
+#pragma once
+
+#include "csrc/core/outer.h"
+
+#include <optional>
+#include <string>
+
+#include "csrc/torch/batch.h"
+
+namespace kronext {
+
+// Adds the sides of one (batched) gradient with one of its factors.
+inline void add_sides(const char* op, const char* name, const Tensor& factor, const Tensor& g,
+                      bool left, double decay, double weight, std::vector<OuterSide>& sides) {
+  check_same_device(op, name, factor, "G", g);
+  check_matrices(op, "G", g);
+  check_square(op, name, factor);
+  check_dense(op, name, factor);
+  const Dtype g_dtype = check_dtype(op, "G", g), dtype = check_factor_dtype(op, name, factor);
+  const int64_t dim = g.size(g.dim() - (left ? 2 : 1));
+  check(factor.size(factor.dim() - 1) == dim, op, name, " must be ", dim, " x ", dim,
+        " for G of shape ", shape_text(g), " (got ", name, ".shape=", shape_text(factor), ")");
+  const Shape batch = batch_shape(factor);
+  check(broadcast(op, batch, batch_shape(g)) == batch, op,
+        "the batch dimensions of G must broadcast to those of ", name,
+        " (got G.shape=", shape_text(g), ", ", name, ".shape=", shape_text(factor), ")");
+  const BatchView gradients(g, batch), factors(factor, batch);
+  for (int64_t i = 0, count = element_count(batch); i < count; ++i) {
+    const Matrix x = matrix_at(g, g_dtype, gradients.offset(i));
+    sides.push_back(
+        {left ? x : x.transposed(), matrix_at(factor, dtype, factors.offset(i)), decay, weight});
+  }
+}
+
+// Updates sides on the device of a tensor: what each device brings of its own.
+using UpdateSides = void (*)(const char* op, const Tensor& where, std::vector<OuterSide>& sides);
+
+inline void check_written(const char* op, const std::vector<OuterSide>& sides) {
+  std::vector<Matrix> factors;
+  for (const OuterSide& side : sides) factors.push_back(side.factor);
+  check_disjoint(op, std::move(factors));
+}
+
+template <UpdateSides update>
+void outer_update_(std::optional<Tensor> l, std::optional<Tensor> r, const Tensor g, double decay,
+                   double weight) {
+  const char* op = "outer_update_";
+  std::vector<OuterSide> sides;
+  check(l || r, op, "L or R must be given (got L=None, R=None)");
+  check_finite(op, "decay", decay);
+  check_finite(op, "weight", weight);
+  if (l) add_sides(op, "L", *l, g, true, decay, weight, sides);
+  if (r) add_sides(op, "R", *r, g, false, decay, weight, sides);
+  check_written(op, sides);
+  update(op, g, sides);
+}
+
+template <UpdateSides update>
+void outer_update_list_(std::vector<Tensor> ls, std::vector<Tensor> rs, std::vector<Tensor> gs,
+                        std::vector<double> decays, std::vector<double> weights) {
+  const char* op = "outer_update_list_";
+  const auto fits = [&](const std::vector<Tensor>& list) {
+    return list.empty() || list.size() == gs.size();
+  };
+  check(fits(ls) && fits(rs), op,
+        "Ls and Rs must be empty or as long as Gs (got len(Ls)=", ls.size(),
+        ", len(Rs)=", rs.size(), ", len(Gs)=", gs.size(), ")");
+  check_scalars(op, "decay", decays, gs.size());
+  check_scalars(op, "weight", weights, gs.size());
+  std::vector<OuterSide> sides;
+  sides.reserve(ls.size() + rs.size());
+  for (size_t i = 0; i < gs.size(); ++i) {
+    const double decay = scalar_at(decays, i), weight = scalar_at(weights, i);
+    check_same_device(op, "G", gs[i], "the first G", gs[0]);
+    if (!ls.empty()) add_sides(op, "L", ls[i], gs[i], true, decay, weight, sides);
+    if (!rs.empty()) add_sides(op, "R", rs[i], gs[i], false, decay, weight, sides);
+  }
+  check_written(op, sides);
+  if (!gs.empty()) update(op, gs[0], sides);
+}
+
+}  // namespace kronext
