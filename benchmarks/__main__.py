@@ -19,9 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
+    torch.set_default_device(options.device)
     about = machine()
     print(
-        f"CPU: {about['processor']}, {about['threads']} threads, {about['cpu_capability']}, "
+        f"{about['device']}, {about['threads']} threads, {about['cpu_capability']}, "
         f"torch {about['torch']}, commit {about['commit']}\n"
         "medians of interleaved runs; ratios are rival time / our time, above 1 we are faster\n"
     )
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--ops", nargs="+", choices=CASES, default=list(CASES), help="which ops")
     add("--match", default="", help="only cases whose label contains this")
+    add("--device", default="cpu", help="cpu, or a CUDA device")
     add("--threads", type=int, default=0, help="threads; 0 leaves torch's choice")
     add("--seconds", type=float, default=1.0, help="time for each case")
     add("--output", type=Path, help="JSON file for the results and the machine")

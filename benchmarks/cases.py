@@ -17,7 +17,8 @@ _ROTATED_BYTES = 64e6
 
 def _normal(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator).to(dtype)
+    numbers = torch.randn(*shape, generator=generator, device="cpu")
+    return numbers.to(torch.get_default_device(), dtype)
 
 
 def _error(result: Tensor, oracle: Tensor) -> float:

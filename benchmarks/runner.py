@@ -64,7 +64,7 @@ def run(case: Case, *, seconds: float = 1.0) -> Result:
             call(index)
     slowest = max(_time(call, case.sets, 1) for call in contestants.values())
     rounds = max(5, min(200, int(seconds / (len(contestants) * max(slowest, 1e-7) * case.sets))))
-    # Calls of a microsecond are timed in runs long enough for the clock.
+    # Calls of a microsecond are timed in runs long enough for the clock, and for a device's queue.
     repeats = max(1, int(2e-4 / max(slowest * case.sets, 1e-9)))
     rounds = max(5, rounds // repeats)
     times: dict[str, list[float]] = {name: [] for name in contestants}
@@ -94,7 +94,13 @@ def _time(call: Callable[[int], object], sets: int, repeats: int) -> float:
     for _ in range(repeats):
         for index in range(sets):
             call(index)
+    _wait_for_device()
     return (time.perf_counter() - started) / (repeats * sets)
+
+
+def _wait_for_device() -> None:
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.synchronize()
 
 
 def _quartiles(values: list[float]) -> tuple[float, float]:
@@ -103,8 +109,10 @@ def _quartiles(values: list[float]) -> tuple[float, float]:
 
 
 def machine() -> dict[str, Any]:
-    """What a result depends on besides the code: processor, threads, versions, commit."""
+    """What a result depends on besides the code: device, threads, versions, commit."""
+    on_cuda = torch.get_default_device().type == "cuda"
     return {
+        "device": torch.cuda.get_device_name() if on_cuda else _processor(),
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdint.h>
 
+#include "csrc/core/host_device.h"
+
 namespace kronext {
 
 // B = P diag(sigma) QT for a `size` x `size` matrix whose column k is b[k * size ...]. On return
@@ -12,7 +14,7 @@ namespace kronext {
 //
 // Rotations of pairs of columns make the columns of B Q orthogonal; their lengths are the singular
 // values. Columns that are zero to rounding get any directions that complete P.
-static inline void small_svd(double* b, double* q, double* sigma, int64_t size) {
+KRONEXT_HOST_DEVICE void small_svd(double* b, double* q, double* sigma, int64_t size) {
   constexpr double kRounding = 2.3e-16;
   constexpr int kMaxSweeps = 40;
   const auto dot = [size](const double* x, const double* y) {
@@ -45,7 +47,7 @@ static inline void small_svd(double* b, double* q, double* sigma, int64_t size) 
         if (fabs(xy) <= kRounding * sqrt(xx * yy)) continue;
         rotated = true;
         const double zeta = (yy - xx) / (2 * xy);
-        const double t = copysign(1, zeta) / (fabs(zeta) + sqrt(1 + zeta * zeta));
+        const double t = copysign(1.0, zeta) / (fabs(zeta) + sqrt(1 + zeta * zeta));
         const double c = 1 / sqrt(1 + t * t);
         rotate(x, y, c, c * t);
         rotate(q + i * size, q + j * size, c, c * t);

@@ -6,10 +6,9 @@
 //
 // One launch serves all sides of one arithmetic:
 //   bfloat16, float16   tensor cores, products exact, float32 sums
-//   float32             tensor cores on bfloat16 parts of each number: three ("highest": as
-//   accurate as
-//                       float32), two ("high": x is rounded to 16 bits, its Gram matrix stays
-//                       positive semi-definite), or one ("medium")
+//   float32             tensor cores on bfloat16 parts of each number (matmul_precision.h); with
+//                       two parts x is rounded to 16 bits, its Gram matrix stays positive
+//                       semi-definite
 //   float64             ordinary units; also where only x or only the factor is float64
 #pragma once
 
@@ -18,15 +17,10 @@
 #include <vector>
 
 #include "csrc/core/outer.h"
-#include "csrc/core/outer_schedule.h"
-#include "csrc/cuda/device_shape.h"
+#include "csrc/cuda/matmul_precision.h"
+#include "csrc/cuda/tile_plan.h"
 
 namespace kronext::cuda {
-
-enum class MatmulPrecision { kHighest, kHigh, kMedium };
-
-// Small tiles waste less on small matrices, large ones read shared memory less often.
-enum class TileSize { kFastest, kSmall, kLarge };
 
 // The kernels that are built.
 enum class OuterKernel {
@@ -43,15 +37,10 @@ enum class OuterKernel {
   kDouble,
 };
 
-struct OuterGroup {
+struct OuterGroup : TileGroup {
   OuterKernel kernel;
   std::vector<int64_t> sides;   // one for each tile grid
   std::vector<int64_t> second;  // the side that shares its x, or -1
-  std::vector<TileGrid> grids;
-  std::vector<OuterCut> cuts;
-  int64_t tasks_at, cuts_at;         // bytes into the table
-  int64_t partials_at, counters_at;  // bytes into the workspace
-  int64_t counters_bytes;
 };
 
 struct OuterPlan {
@@ -61,7 +50,7 @@ struct OuterPlan {
 };
 
 // Reads dtypes, sizes and strides, and which neighbours in the list share their memory: a small
-// 16-bit gradient whose two sides follow each other is read once for both.
+// gradient whose two sides follow each other is read once for both.
 OuterPlan plan_outer(const OuterSide* sides, int64_t count, MatmulPrecision precision,
                      const DeviceShape& device, TileSize tiles = TileSize::kFastest);
 

@@ -1,5 +1,4 @@
-// The kernel around a tile: the walk of a persistent block, the sum of the parts of a split tile,
-// and the epilogue that blends with the factor and writes both triangles.
+// The kernel around a tile: the epilogue that blends with the factor and writes both triangles.
 //
 // Bytes: each panel of X is read once for each tile that it takes part in, from the second-level
 // cache after the first time; a factor is read in its lower triangle and written once. Operations:
@@ -9,10 +8,12 @@
 
 #include <type_traits>
 
-#include "csrc/core/outer_schedule.h"
+#include "csrc/core/tile_schedule.h"
 #include "csrc/cuda/launch.cuh"
 #include "csrc/cuda/outer_task.cuh"
 #include "csrc/cuda/ptx.cuh"
+#include "csrc/cuda/tile_visits.cuh"
+#include "csrc/cuda/tile_walk.cuh"
 
 namespace kronext::cuda {
 
@@ -32,34 +33,35 @@ struct Epilogue {
   bool diagonal;
   Value decay, weight;
 
+  __device__ __forceinline__ bool is_inside(int r, int c) const {
+    return row + r < size && column + c < size;
+  }
+
   // decay * factor + weight * sum, into the tile and (off the diagonal) the lower triangle of the
   // factor.
   __device__ __forceinline__ void write_rows() const {
-    for (int i = int(threadIdx.x); i < kTile * kTile; i += Tile::kThreads) {
-      const int r = i / kTile, c = i % kTile;
-      if (row + r >= size || column + c >= size || (diagonal && c > r)) continue;
+    visit_rows<Tile>([&](int r, int c) {
+      if (!is_inside(r, c) || (diagonal && c > r)) return;
       Factor* const at = factor + int64_t(row + r) * size + column + c;
       Value& sum = tile[Tile::tile_index(r, c)];
       sum = blend(sum, decay == Value(0) ? Value(0) : Value(*at), decay, weight);
       if (!diagonal) *at = Factor(sum);
-    }
+    });
   }
 
   // Row c of the mirror is column c of the tile; on the diagonal that is the whole tile, from its
   // lower half.
   __device__ __forceinline__ void write_mirror() const {
-    for (int i = int(threadIdx.x); i < kTile * kTile; i += Tile::kThreads) {
-      const int c = i / kTile, r = i % kTile;
-      if (row + r >= size || column + c >= size) continue;
+    visit_columns<Tile>([&](int r, int c) {
+      if (!is_inside(r, c)) return;
       factor[int64_t(column + c) * size + row + r] = Factor(mirrored(r, c));
-    }
+    });
   }
 
   // The same four numbers at a time, where the rows of the factor are aligned to 16 bytes.
   __device__ __forceinline__ void write_vector_rows() const {
-    for (int i = int(threadIdx.x); i < kTile * kTile / 4; i += Tile::kThreads) {
-      const int r = i / (kTile / 4), c = i % (kTile / 4) * 4;
-      if (row + r >= size || column + c >= size || (diagonal && c > r)) continue;
+    visit_row_vectors<Tile>([&](int r, int c) {
+      if (!is_inside(r, c) || (diagonal && c > r)) return;
       auto* const at = reinterpret_cast<float4*>(factor + int64_t(row + r) * size + column + c);
       auto* const in_tile = reinterpret_cast<float4*>(tile + Tile::tile_index(r, c));
       const float4 sum = *in_tile, old = decay == 0 ? make_float4(0, 0, 0, 0) : *at;
@@ -68,18 +70,15 @@ struct Epilogue {
                       blend(sum.z, old.z, decay, weight), blend(sum.w, old.w, decay, weight));
       *in_tile = value;
       if (!diagonal) *at = value;
-    }
+    });
   }
 
-  // A warp takes 4 columns of 32 rows, which no two lanes find in one bank.
   __device__ __forceinline__ void write_vector_mirror() const {
-    for (int i = int(threadIdx.x); i < kTile * kTile / 4; i += Tile::kThreads) {
-      const int warp = i / 32, lane = i % 32;
-      const int c = warp % (kTile / 4) * 4 + lane % 4, r = warp / (kTile / 4) * 32 + lane / 4 * 4;
-      if (row + r >= size || column + c >= size) continue;
+    visit_column_vectors<Tile>([&](int r, int c) {
+      if (!is_inside(r, c)) return;
       *reinterpret_cast<float4*>(factor + int64_t(column + c) * size + row + r) =
           make_float4(mirrored(r, c), mirrored(r + 1, c), mirrored(r + 2, c), mirrored(r + 3, c));
-    }
+    });
   }
 
   __device__ __forceinline__ Value mirrored(int r, int c) const {
@@ -104,7 +103,7 @@ struct Epilogue {
 // Writes the sums of a tile: of X XT, or of XT X into the second factor.
 template <class Tile>
 __device__ __forceinline__ void finish_tile(const typename Tile::Sums& sums, unsigned char* shared,
-                                            const OuterTask& task, const OuterStep& step,
+                                            const OuterTask& task, const TileStep& step,
                                             bool second) {
   using Value = typename Tile::Value;
   Value* const tile = reinterpret_cast<Value*>(shared);
@@ -115,7 +114,7 @@ __device__ __forceinline__ void finish_tile(const typename Tile::Sums& sums, uns
     using Factor = std::remove_pointer_t<decltype(factor)>;
     const Epilogue<Tile, Factor> epilogue{tile,
                                           factor,
-                                          second ? task.columns : task.rows,
+                                          second ? task.x.k_count : task.x.x_count,
                                           step.row * Tile::kTile,
                                           step.column * Tile::kTile,
                                           step.row == step.column,
@@ -134,80 +133,28 @@ __device__ __forceinline__ void finish_tile(const typename Tile::Sums& sums, uns
         second ? task.second_vector : task.factor_vector);
 }
 
-// Where a block is on its way. In shared memory, because the loops need the registers.
-struct BlockState {
-  OuterCut at, end;
-  OuterStep step;
-  int done;
-  int arrived_before;  // parts of a split tile
-};
-
 template <class Tile>
 constexpr int kOuterSharedBytes = Tile::kSharedBytes + int(sizeof(BlockState));
 
-// Leaves this part's sums in the workspace. True for the block that arrives last, which then holds
-// the sum of all parts, added in their order whoever it is: the counter decides who adds, never in
-// what order. No block waits for another.
-template <class Tile>
-__device__ __forceinline__ bool sum_parts(typename Tile::Sums& sums, BlockState& state,
-                                          typename Tile::Value* partials, int* counters) {
-  using Value = typename Tile::Value;
-  constexpr int kPart = Tile::kSums * Tile::kThreads;
-  Value* const flat = reinterpret_cast<Value*>(&sums);
-  const OuterStep& step = state.step;
-  Value* const mine = partials + int64_t(step.slot + step.part) * kPart + threadIdx.x;
-#pragma unroll
-  for (int e = 0; e < Tile::kSums; ++e) mine[e * Tile::kThreads] = flat[e];
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) state.arrived_before = atomicAdd(counters + step.group, 1);
-  __syncthreads();
-  if (state.arrived_before != step.parts - 1) return false;
-  __threadfence();
-#pragma unroll
-  for (int e = 0; e < Tile::kSums; ++e) flat[e] = Value(0);
-  for (int part = 0; part < step.parts; ++part) {
-    const Value* const from = partials + int64_t(step.slot + part) * kPart + threadIdx.x;
-#pragma unroll
-    for (int e = 0; e < Tile::kSums; ++e) flat[e] += load_through_l2(from + e * Tile::kThreads);
-  }
-  return true;
-}
-
-// Blocks share only the partial sums and counters of split tiles: the schedule gives every other
-// tile, and with it the entries that the tile and its mirror write, to one block.
 template <class Tile>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
-    outer_kernel(const OuterTask* tasks, const OuterCut* cuts, typename Tile::Value* partials,
+    outer_kernel(const OuterTask* tasks, const TileCut* cuts, typename Tile::Value* partials,
                  int* counters) {
   KRONEXT_DYNAMIC_SHARED(shared);
   BlockState& state = *reinterpret_cast<BlockState*>(shared + Tile::kSharedBytes);
-  if (threadIdx.x == 0) {
-    state.at = cuts[blockIdx.x];
-    state.end = cuts[blockIdx.x + 1];
-  }
-  while (true) {
-    __syncthreads();  // all are done with the last step
-    if (threadIdx.x == 0) {
-      state.done = at_end(state.at, state.end);
-      if (!state.done) {
-        const OuterTask& task = tasks[state.at.grid];
-        state.step = take_step(state.at, state.end, task.panels, task.chunks);
-      }
-    }
-    __syncthreads();
-    if (state.done) return;
-    const OuterStep& step = state.step;
+  begin_walk(state, cuts);
+  while (next_step(state, tasks)) {
+    const TileStep& step = state.step;
     const OuterTask& task = tasks[step.grid];
     const bool pair = Tile::kPairs && task.second_factor != nullptr;
     if constexpr (Tile::kPairs) {
-      if (pair) Tile::load_pair(shared, task);
+      if (pair) Tile::load_pair(shared, task.x);
     }
 #pragma unroll 1
     for (int side = 0; side <= int(pair); ++side) {
       typename Tile::Sums sums = {};
       if (!pair) {
-        Tile::accumulate(sums, shared, task, step);
+        Tile::accumulate_square(sums, shared, task.x, step);
         if (step.parts > 1 && !sum_parts<Tile>(sums, state, partials, counters)) break;
       } else if constexpr (Tile::kPairs) {
         Tile::multiply_pair(sums, shared, side == 1);

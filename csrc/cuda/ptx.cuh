@@ -18,7 +18,7 @@ __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
 }
 
 // D += A B for a 16 x 16 A and a 16 x 8 B of 16-bit numbers, one warp. Products are exact; their
-// sum with D is rounded towards zero, so long sums must not be left in D (see outer_tensor.cuh).
+// sum with D is rounded towards zero, so long sums must not be left in D (see tensor_tile.cuh).
 template <Half kind>
 __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4],
                                              const uint32_t (&b)[2]) {

@@ -12,7 +12,7 @@
 
 #include <vector>
 
-#include "csrc/cuda/outer.h"
+#include "csrc/cuda/device_shape.h"
 #include "csrc/cuda/upload.h"
 #include "csrc/torch/check.h"
 
@@ -43,8 +43,11 @@ class CudaDevice {
       check_cuda(op_, cudaDeviceGetAttribute(&value, which, device_.index()));
       return value;
     };
+    const int major = attribute(cudaDevAttrComputeCapabilityMajor),
+              minor = attribute(cudaDevAttrComputeCapabilityMinor);
     return {attribute(cudaDevAttrMultiProcessorCount),
-            attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor)};
+            attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor),
+            cuda::has_slow_double(major, minor)};
   }
 
   Tensor memory(int64_t bytes) const {
@@ -52,14 +55,15 @@ class CudaDevice {
                                 device_);
   }
 
-  // Fills a plan's table on the host, brings it to the device, and launches the plan.
+  // Fills a plan's table on the host, brings it to the device, and launches the plan. A table may
+  // point into the workspace, so it is filled when that has its place.
   template <class Plan, class Fill, class Launch>
   void run(const Plan& plan, const Fill& fill, const Launch& launch) const {
     constexpr int64_t kAlignment = 16;
     std::vector<uint4> host(size_t((plan.table_bytes + kAlignment - 1) / kAlignment));
-    fill(host.data());
     const Tensor table = memory(int64_t(host.size()) * kAlignment);
     const Tensor workspace = memory(plan.workspace_bytes);
+    fill(host.data(), workspace.data_ptr());
     check_cuda(op_, cuda::upload(table.data_ptr(), host.data(), plan.table_bytes, stream_));
     check_cuda(op_, launch(table.data_ptr(), workspace.data_ptr()));
   }

@@ -6,8 +6,14 @@
 
 namespace kronext {
 
-static void solve(const Request& request, std::vector<SpectralProblem>& single,
-                  std::vector<SpectralProblem>& wide, const Tensor& info) {
+static void solve(const Request& request, const std::vector<SpectralBatch>& batches,
+                  const Tensor& info) {
+  std::vector<SpectralProblem> single, wide;
+  for (const SpectralBatch& batch : batches) {
+    for_each_problem(batch, [&](const SpectralProblem& problem) {
+      (batch.wide() ? wide : single).push_back(problem);
+    });
+  }
   const Damping* damping = request.damping ? &*request.damping : nullptr;
   int32_t* out = static_cast<int32_t*>(info.data_ptr());
   solve_spectral<float>(single, damping, request.keep_failed, out);

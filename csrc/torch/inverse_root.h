@@ -12,17 +12,6 @@
 
 namespace kronext {
 
-// One matrix; pointers to dense row-major memory of the solver's type, null for what is not wanted.
-struct SpectralProblem {
-  int64_t n;
-  const void* matrix;
-  const void* basis;
-  void* values;
-  void* vectors;
-  void* root;
-  int64_t info;  // index of its entry in the info array
-};
-
 // What a call asks for; the matrices of a batch or of a ragged list.
 struct Request {
   const char* op;
@@ -30,10 +19,27 @@ struct Request {
   bool keep_failed;  // roots of matrices that fail keep their old value; else they are the identity
 };
 
-// Solves matrices of both dtypes on the device of `info`, and says in it what became of each: what
-// each device brings of its own.
-using Solve = void (*)(const Request& request, std::vector<SpectralProblem>& single,
-                       std::vector<SpectralProblem>& wide, const Tensor& info);
+// Where the results of one (batched) tensor go; none where they are not wanted.
+struct Results {
+  std::optional<Tensor> values, vectors, roots;
+};
+
+// The matrices of one tensor, which has a copy if it was not contiguous.
+struct SpectralBatch {
+  Tensor a;
+  std::optional<Tensor> basis;
+  Results results;
+  int64_t info;  // index of the first matrix in the info array
+
+  int64_t n() const { return a.size(a.dim() - 1); }
+  int64_t count() const { return element_count(batch_shape(a)); }
+  bool wide() const { return a.element_size() == sizeof(double); }
+};
+
+// Solves all matrices, and says in `info` (on their device) what became of each: what each device
+// brings of its own.
+using Solve = void (*)(const Request& request, const std::vector<SpectralBatch>& batches,
+                       const Tensor& info);
 
 inline Damping checked_damping(const char* op, double root, double eps, double relative_eps) {
   const auto finite_at_least_zero = [](double x) { return x >= 0 && x < HUGE_VAL; };
@@ -44,25 +50,34 @@ inline Damping checked_damping(const char* op, double root, double eps, double r
   return {root, eps, relative_eps, 0};
 }
 
-// Where the results of one (batched) tensor go; undefined tensors are not wanted.
-struct Results {
-  std::optional<Tensor> values, vectors, roots;
+// One matrix; pointers to dense row-major memory, null for what is not wanted.
+struct SpectralProblem {
+  int64_t n;
+  const void* matrix;
+  const void* basis;
+  void* values;
+  void* vectors;
+  void* root;
+  int64_t info;
 };
 
-// The batch entries of a tensor; null pointers where there is none.
-class Entries {
- public:
-  Entries(std::optional<Tensor> tensor, const Shape& batch, int64_t inner) : tensor_(tensor) {
-    if (tensor_) view_.emplace(*tensor_, batch, inner);
+// Calls f with each matrix of a batch.
+template <class F>
+void for_each_problem(const SpectralBatch& batch, const F& f) {
+  const Shape shape = batch_shape(batch.a);
+  const auto entries = [&](const std::optional<Tensor>& t, int64_t inner) {
+    return [t, view = t ? std::optional(BatchView(*t, shape, inner)) : std::nullopt](int64_t i) {
+      return t ? address(*t, view->offset(i)) : nullptr;
+    };
+  };
+  const auto matrices = entries(batch.a, 2), bases = entries(batch.basis, 2),
+             values = entries(batch.results.values, 1), vectors = entries(batch.results.vectors, 2),
+             roots = entries(batch.results.roots, 2);
+  for (int64_t i = 0; i < batch.count(); ++i) {
+    f(SpectralProblem{batch.n(), matrices(i), bases(i), values(i), vectors(i), roots(i),
+                      batch.info + i});
   }
-  void* operator[](int64_t i) const {
-    return tensor_ ? address(*tensor_, view_->offset(i)) : nullptr;
-  }
-
- private:
-  std::optional<Tensor> tensor_;
-  std::optional<BatchView> view_;
-};
+}
 
 class Collector {
  public:
@@ -82,17 +97,10 @@ class Collector {
   }
 
   void add(const Tensor& a, const std::optional<Tensor>& basis, const Results& results) {
-    const int64_t n = a.size(a.dim() - 1);
-    const Shape batch = batch_shape(a);
-    const Entries matrices(hold(torch::stable::contiguous(a)), batch, 2);
-    const Entries bases(
-        basis ? std::optional(hold(torch::stable::contiguous(*basis))) : std::nullopt, batch, 2);
-    const Entries values(results.values, batch, 1), vectors(results.vectors, batch, 2);
-    const Entries roots(results.roots, batch, 2);
-    auto& problems = a.element_size() == sizeof(double) ? wide_ : single_;
-    for (int64_t i = 0, count = element_count(batch); i < count; ++i) {
-      problems.push_back({n, matrices[i], bases[i], values[i], vectors[i], roots[i], total_++});
-    }
+    const auto dense = [](const Tensor& t) { return torch::stable::contiguous(t); };
+    batches_.push_back(
+        {dense(a), basis ? std::optional(dense(*basis)) : std::nullopt, results, total_});
+    total_ += batches_.back().count();
   }
 
   // One entry for each matrix, in the order in which they were added.
@@ -101,22 +109,16 @@ class Collector {
     using torch::headeronly::ScalarType;
     const Tensor info = where_ ? empty_on(*where_, info_shape, ScalarType::Int)
                                : torch::stable::empty(info_shape, ScalarType::Int);
-    if (total_ > 0) solve_matrices(request_, single_, wide_, info);
+    if (total_ > 0) solve_matrices(request_, batches_, info);
     return info;
   }
 
   int64_t total() const { return total_; }
 
  private:
-  const Tensor& hold(Tensor t) {
-    held_.push_back(std::move(t));
-    return held_.back();
-  }
-
   Request request_;
-  std::vector<SpectralProblem> single_, wide_;
+  std::vector<SpectralBatch> batches_;
   std::optional<Tensor> where_;
-  std::vector<Tensor> held_;  // dense copies live as long as the problems that point into them
   int64_t total_ = 0;
 };
 

@@ -12,7 +12,7 @@ static void update_sides(const char* op, const Tensor& where, std::vector<OuterS
   const cuda::OuterPlan plan = cuda::plan_outer(sides.data(), int64_t(sides.size()),
                                                 cuda::MatmulPrecision::kHighest, device.shape());
   device.run(
-      plan, [&](void* table) { cuda::fill_outer_table(plan, sides.data(), table); },
+      plan, [&](void* table, void*) { cuda::fill_outer_table(plan, sides.data(), table); },
       [&](const void* table, void* workspace) {
         return cuda::outer_update(plan, table, workspace, device.stream());
       });

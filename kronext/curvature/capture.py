@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from kronext.curvature.losses import LOSSES, Loss, LossName
+from kronext.curvature.layers import (
+    Layer,
+    Module,
+    find_layers,
+    gradients_by_position,
+    has_examples,
+    inputs_by_position,
+    users_of_weight,
+)
+from kronext.curvature.losses import Loss, LossName, find_loss
 
 Labels: TypeAlias = Literal["sampled", "real", "expected"]
 _Sample = TypeVar("_Sample")
@@ -40,16 +49,21 @@ def capture(
 
     Args:
         model: any module that treats the examples along dimension 0 of its input independently.
-        layers: names of `nn.Linear` modules, as in `model.named_modules()`. Their inputs may be
-            `(N, ..., in_features)`; everything between counts as positions `T`, and so do further
-            calls of the layer and those of other `nn.Linear` modules that hold the same weight.
-            Uses of the weight outside a module are not seen.
-        loss: "cross_entropy" over the last dimension of the output, or "binary_cross_entropy" on
-            one logit an example.
+        layers: names of `nn.Linear`, `nn.Conv1d`, `nn.Conv2d` or `nn.Conv3d` modules, as in
+            `model.named_modules()`. "qkv[:512]" is the first 512 rows of the weight of "qkv", a
+            layer of its own. Inputs of a linear layer may be `(N, ..., in_features)`; everything
+            between counts as positions `T`. Of a convolution each place of the kernel is a
+            position, for each group one (many, for depthwise ones), and the weight is
+            `out x (in / groups * kernel)`. Further calls of the layer are more positions, and so
+            are those of other such modules that hold the same weight. Uses of the weight outside
+            a module are not seen.
+        loss: "cross_entropy" over the last dimension of the output, "binary_cross_entropy" on one
+            logit an example, or "squared_error", `|output - target|^2 / 2`.
         labels: "sampled" draws one label from the model's own distribution (the Gauss-Newton
             matrix, in expectation); "real" takes the given ones (the empirical Fisher matrix);
             "expected" takes every label weighted by its probability, which is the Gauss-Newton
-            matrix exactly, at the price of one backward pass and one sample for each.
+            matrix exactly, at the price of one backward pass and one sample for each (for
+            squared errors, of each output).
         generator: for sampled labels.
 
     Yields:
@@ -62,20 +76,28 @@ def capture(
 
     Source: Section 2.1.2 and Section 4 of Morwani et al. 2024.
     """
-    if loss not in LOSSES:
-        raise ValueError(f"capture: loss must be one of {sorted(LOSSES)} (got loss={loss!r})")
     if labels not in ("sampled", "real", "expected"):
         raise ValueError(
             f"capture: labels must be sampled, real or expected (got labels={labels!r})"
         )
-    recording = Recording(_linear_layers("capture", model, layers), LOSSES[loss], labels, generator)
+    chosen = find_layers("capture", model, layers)
+    recording = Recording(chosen, find_loss("capture", loss), labels, generator)
     with ExitStack() as hooks:
         hooks.enter_context(model.register_forward_pre_hook(recording.begin_forward))
-        for name, layer in recording.layers.items():
-            for user in _users_of_weight(model, name, layer):
-                hook = user.register_forward_hook(recording.hook(name), with_kwargs=True)
+        modules = {layer.module: layer for layer in chosen.values()}
+        for module, layer in modules.items():
+            for user in users_of_weight(model, layer):
+                hook = user.register_forward_hook(recording.hook(module), with_kwargs=True)
                 hooks.enter_context(hook)
         yield recording
+
+
+class _Call(NamedTuple):
+    """One use of a weight: by which module, on what input, and where its gradient will be."""
+
+    module: Module
+    x: Tensor
+    edge: GradientEdge
 
 
 class Recording:
@@ -83,7 +105,7 @@ class Recording:
 
     def __init__(
         self,
-        layers: dict[str, nn.Linear],
+        layers: dict[str, Layer],
         loss: Loss,
         labels: Labels,
         generator: torch.Generator | None,
@@ -92,7 +114,8 @@ class Recording:
         self._loss = loss
         self._labels = labels
         self._generator = generator
-        self._calls: dict[str, list[tuple[Tensor, GradientEdge]]] = {}
+        # For each chosen module its calls and those of modules that hold its weight.
+        self._calls: dict[Module, list[_Call]] = {}
         self._samples: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in layers}
 
     def record(self, output: Tensor, targets: Tensor | None = None) -> None:
@@ -107,10 +130,12 @@ class Recording:
                 dimension 0 of its input in the latest forward pass, or the output does not depend
                 on what a call of it gave.
         """
-        inputs = {name: self._inputs(name, len(output)) for name in self.layers}
+        inputs = {layer.module: self._inputs(layer, len(output)) for layer in self.layers.values()}
         for loss in self._losses(output, targets):
-            for name, D in self._output_gradients(loss).items():
-                self._samples[name].append((D, inputs[name]))
+            gradients = self._output_gradients(loss)
+            for name, layer in self.layers.items():
+                D, A = gradients[layer.module], inputs[layer.module]
+                self._samples[name].append((D[..., layer.rows], A))
         self._calls = {}
 
     def __getitem__(self, layer: str) -> tuple[Tensor, Tensor]:
@@ -123,10 +148,14 @@ class Recording:
         if torch.is_grad_enabled() and not _in_backward():
             self._calls = {}
 
-    def hook(self, name: str) -> Callable[[nn.Module, Any, Any, Tensor], Tensor | None]:
-        """The forward hook of a layer, which keeps the input and where its gradient will be."""
+    def hook(self, chosen: Module) -> Callable[[Module, Any, Any, Tensor], Tensor | None]:
+        """The forward hook of a module, which keeps the input and where its gradient will be.
 
-        def remember(module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> Tensor | None:
+        Args:
+            chosen: the module whose weight it uses.
+        """
+
+        def remember(module: Module, args: Any, kwargs: Any, output: Tensor) -> Tensor | None:
             if not torch.is_grad_enabled():
                 return None
             if not output.requires_grad:  # a frozen layer that only sees data
@@ -135,41 +164,42 @@ class Recording:
             output = output.clone()
             # A recomputation (checkpointing) must do the same, but it is no call of its own.
             if not _in_backward():
-                A = args[0] if args else kwargs["input"]
-                call = A.detach().clone(), get_gradient_edge(output)
-                self._calls.setdefault(name, []).append(call)
+                x = args[0] if args else kwargs["input"]
+                call = _Call(module, x.detach().clone(), get_gradient_edge(output))
+                self._calls.setdefault(chosen, []).append(call)
             return output
 
         return remember
 
-    def _inputs(self, name: str, examples: int) -> Tensor:
-        calls = [A for A, _ in self._calls.get(name, [])]
-        if not calls or any(A.dim() < 2 or len(A) != examples for A in calls):
+    def _inputs(self, layer: Layer, examples: int) -> Tensor:
+        calls = self._calls.get(layer.module, [])
+        if not calls or not all(has_examples(call.module, call.x, examples) for call in calls):
             raise ValueError(
                 "capture: the latest forward pass must call each layer with the examples of the "
                 "output along dimension 0, not under no_grad (as checkpointing with "
-                f"use_reentrant=True does) (got layer={name!r}, examples={examples}, "
-                f"inputs={[tuple(A.shape) for A in calls]})"
+                f"use_reentrant=True does) (got layer={layer.path!r}, examples={examples}, "
+                f"inputs={[tuple(call.x.shape) for call in calls]})"
             )
-        return torch.cat([_by_example(A) for A in calls], 1)
+        return torch.cat([inputs_by_position(call.module, call.x) for call in calls], 1)
 
-    def _output_gradients(self, loss: Tensor) -> dict[str, Tensor]:
-        """`D` of each layer, `(N, T, m)`."""
-        calls = [(name, edge) for name in self.layers for _, edge in self._calls[name]]
-        edges = [edge for _, edge in calls]
+    def _output_gradients(self, loss: Tensor) -> dict[Module, Tensor]:
+        """`D` of each module, `(N, T, out)`."""
+        modules = {layer.module: layer.path for layer in self.layers.values()}
+        calls = [(module, call) for module in modules for call in self._calls[module]]
+        edges = [call.edge for _, call in calls]
         gradients: Sequence[Tensor | None] = [None] * len(edges)
         if loss.requires_grad:
             # The graph is kept: the caller may want to train on the same forward pass.
             gradients = torch.autograd.grad(loss, edges, retain_graph=True, allow_unused=True)
-        parts: dict[str, list[Tensor]] = {name: [] for name in self.layers}
-        for (name, _), gradient in zip(calls, gradients, strict=True):
+        parts: dict[Module, list[Tensor]] = {module: [] for module in modules}
+        for (module, call), gradient in zip(calls, gradients, strict=True):
             if gradient is None:
                 raise ValueError(
                     "capture: output must be that of the latest forward pass and depend on every "
-                    f"call of each layer in it (got layer={name!r})"
+                    f"call of each layer in it (got layer={modules[module]!r})"
                 )
-            parts[name].append(_by_example(gradient))
-        return {name: torch.cat(gradients, 1) for name, gradients in parts.items()}
+            parts[module].append(gradients_by_position(call.module, gradient))
+        return {module: torch.cat(gradients, 1) for module, gradients in parts.items()}
 
     def _losses(self, output: Tensor, targets: Tensor | None) -> Iterator[Tensor]:
         """Sums over the batch, whose gradients are therefore those of the single examples."""
@@ -196,7 +226,7 @@ class StepGradients:
 
     Args:
         model: the model in training.
-        layers: names of `nn.Linear` modules.
+        layers: names of linear or convolutional layers, or of rows of them; see `capture`.
 
     Raises:
         ValueError: a layer that does not exist.
@@ -206,54 +236,24 @@ class StepGradients:
     """
 
     def __init__(self, model: nn.Module, layers: str | Sequence[str]) -> None:
-        self._layers = _linear_layers("StepGradients", model, layers)
+        self._layers = find_layers("StepGradients", model, layers)
         self._gradients: dict[str, list[Tensor]] = {name: [] for name in self._layers}
 
     def record(self) -> None:
         """Adds the gradient that each layer's weight holds now."""
-        gradients = {name: layer.weight.grad for name, layer in self._layers.items()}
-        for name, gradient in gradients.items():
-            if gradient is None:
+        for name, layer in self._layers.items():
+            if layer.module.weight.grad is None:
                 raise ValueError(
                     f"StepGradients: record comes after backward (got layer={name!r}, grad=None)"
                 )
-            self._gradients[name].append(gradient.detach().clone())
+        for name, layer in self._layers.items():
+            gradient = layer.module.weight.grad
+            assert gradient is not None
+            self._gradients[name].append(layer.matrix(gradient.detach()).clone())
 
     def __getitem__(self, layer: str) -> Tensor:
         """`(t, m, n)`, the gradients in the order of the steps."""
         return torch.stack(_recorded("StepGradients", self._gradients, layer))
-
-
-def _linear_layers(
-    caller: str, model: nn.Module, layers: str | Sequence[str]
-) -> dict[str, nn.Linear]:
-    modules = dict(model.named_modules())
-    chosen: dict[str, nn.Linear] = {}
-    for name in [layers] if isinstance(layers, str) else layers:
-        if name not in modules:
-            raise ValueError(f"{caller}: layer must name a module of the model (got {name!r})")
-        layer = modules[name]
-        if not isinstance(layer, nn.Linear):
-            raise TypeError(
-                f"{caller}: layer must be nn.Linear (got {name!r}, {type(layer).__name__})"
-            )
-        chosen[name] = layer
-    return chosen
-
-
-def _users_of_weight(model: nn.Module, name: str, layer: nn.Linear) -> list[nn.Module]:
-    """The layer and the linear modules that hold the same weight: its gradient sums over all."""
-    users: list[nn.Module] = []
-    for other, module in model.named_modules():
-        tied = any(parameter is layer.weight for parameter in module.parameters(recurse=False))
-        if tied and not isinstance(module, nn.Linear):
-            raise ValueError(
-                "capture: the weight of a layer must belong to nn.Linear modules alone "
-                f"(got layer={name!r}, shared with {other!r}, {type(module).__name__})"
-            )
-        if tied or module is layer:
-            users.append(module)
-    return users
 
 
 def _in_backward() -> bool:
@@ -267,8 +267,3 @@ def _recorded(caller: str, samples: dict[str, list[_Sample]], layer: str) -> lis
     if not samples[layer]:
         raise ValueError(f"{caller}: record must come before reading (got layer={layer!r})")
     return samples[layer]
-
-
-def _by_example(rows: Tensor) -> Tensor:
-    """`(N, ..., k) -> (N, T, k)`."""
-    return rows.unsqueeze(1) if rows.dim() == 2 else rows.flatten(1, -2)

@@ -12,10 +12,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kronext.curvature.approximations import optimal, shampoo, shampoo2
 from kronext.curvature.capture import StepGradients, capture
+from kronext.curvature.estimators import optimal, shampoo, shampoo2
+from kronext.curvature.forms import second_moment
 from kronext.curvature.losses import LOSSES, LossName
-from kronext.curvature.moments import SecondMoment, second_moment
+from kronext.curvature.moments import SecondMoment
 from kronext.curvature.similarity import cosine_similarity
 
 _LAYER = "0"

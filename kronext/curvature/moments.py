@@ -1,16 +1,11 @@
-"""The matrix that is approximated, `H = E[vec(G) vec(G)T]`, in the forms in which one has it.
-
-Samples of `G` stand for `H` without an `mn x mn` matrix: its products with Kronecker factors need
-the samples only, and its norm their inner products.
-"""
+"""The matrix that is approximated, `H = E[vec(G) vec(G)T]`: what every form of it can do."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from functools import cached_property
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,23 +13,11 @@ from typing_extensions import override
 
 from kronext import ops
 
-Samples: TypeAlias = "Tensor | tuple[Tensor, Tensor] | SecondMoment"
+if TYPE_CHECKING:
+    from kronext.curvature.approximation import Approximation
 
 # No temporary, and no dense matrix formed on the way to a norm, has more entries than this.
-_MEMORY_ENTRIES = 2**24
-
-
-@runtime_checkable
-class Truth(Protocol):
-    """What a comparison needs of `H`: its norm, and its inner product with a Kronecker product."""
-
-    def norm(self) -> float:
-        """`||H||_F`."""
-        ...
-
-    def inner(self, left: Tensor, right: Tensor) -> float:
-        """`<H, left (x) right>`, for factors of norm 1."""
-        ...
+MEMORY_ENTRIES = 2**24
 
 
 class SecondMoment(ABC):
@@ -57,8 +40,28 @@ class SecondMoment(ABC):
         """`(Hhat vec(right), HhatT vec(left))` as matrices: `(E[G right GT], E[GT left G])`."""
 
     @abstractmethod
-    def power_iteration(self, steps: int, tol: float | None) -> ops.KroneckerSum:
-        """The leading singular triple of `Hhat`, by `ops.power_iteration` from the identity."""
+    def images(self, V: Tensor) -> Tensor:
+        """`H vec(v) = E[<G, v> vec(G)]` for each `v` of `(p, m, n)`, in the same shape."""
+
+    @abstractmethod
+    def squares(self, left: Tensor | None = None, right: Tensor | None = None) -> Tensor:
+        """`E[(leftT G right)^2]` entry by entry, `(m, n)`: the diagonal of `H` in a basis.
+
+        Args:
+            left: `(m, m)`; None stands for the identity.
+            right: `(n, n)`, likewise.
+        """
+
+    @abstractmethod
+    def power_iteration(
+        self,
+        *,
+        steps: int,
+        tol: float | None = None,
+        init: tuple[Tensor, Tensor] | None = None,
+        rank: int = 1,
+    ) -> ops.KroneckerSum:
+        """The leading singular triples of `Hhat`, by `ops.power_iteration`."""
 
     @abstractmethod
     def dense(self) -> Tensor:
@@ -79,7 +82,11 @@ class SecondMoment(ABC):
             self._norm = self.frobenius_norm()
         return self._norm
 
-    def inner(self, left: Tensor, right: Tensor) -> float:
+    def inner(self, approximation: Approximation) -> float:
+        """`<H, M>` for an approximation `M`."""
+        return approximation.inner(self)
+
+    def kronecker_inner(self, left: Tensor, right: Tensor) -> float:
         """`<H, left (x) right> = <left, E[G right GT]>`."""
         product, _ = self.matvec(left, right)
         return float((left.double() * product.double()).sum())
@@ -98,129 +105,6 @@ class SecondMoment(ABC):
         return self.dense().view(m, n, m, n).transpose(1, 2).reshape(m * m, n * n)
 
 
-class SampledMoment(SecondMoment):
-    """`H = (1/S) sum_s vec(G_s) vec(G_s)T`.
-
-    Attributes:
-        count: the number of samples `S`.
-        positions: rank-one terms in a sample; 1 where gradients are given whole.
-        product_cost: multiplications of the inner product of two samples.
-    """
-
-    count: int
-    positions: int
-    product_cost: int
-
-    @abstractmethod
-    def gradients(self, start: int, stop: int) -> Tensor:
-        """`G_s` of these samples, `(stop - start, m, n)`."""
-
-    @abstractmethod
-    def inner_products(self, start: int, stop: int) -> Tensor:
-        """`<G_s, G_t>` for `s` in the range and all `t >= start`: `(stop - start, S - start)`."""
-
-    @override
-    def dense(self) -> Tensor:
-        m, n = self.shape
-        H = torch.zeros(m * n, m * n, dtype=self.dtype, device=self.device)
-        for start, stop in self._chunks(m * n):
-            g = self.gradients(start, stop).flatten(1)
-            H.addmm_(g.mT, g)
-        return H.div_(self.count)
-
-    @override
-    def frobenius_norm(self) -> float:
-        """`||H||_F^2 = (1/S^2) sum_{s,t} <G_s, G_t>^2`, or from the entries where that is less."""
-        m, n = self.shape
-        entries = (m * n) ** 2
-        if entries <= min(self.count * self.product_cost // 2, _MEMORY_ENTRIES):
-            return float(torch.linalg.matrix_norm(self.dense().double()))
-        squares = 0.0
-        for start, stop in self._chunks(self.count * self.positions**2):
-            products = self.inner_products(start, stop).double().square_()
-            # The products with later samples stand for their mirror images too.
-            squares += float(2 * products.sum() - products[:, : stop - start].sum())
-        return math.sqrt(squares) / self.count
-
-    def _chunks(self, entries_per_sample: int) -> Iterator[tuple[int, int]]:
-        size = max(1, _MEMORY_ENTRIES // max(1, entries_per_sample))
-        for start in range(0, self.count, size):
-            yield start, min(start + size, self.count)
-
-
-class GradientMoment(SampledMoment):
-    """`H` from gradients `G` `(S, m, n)`."""
-
-    def __init__(self, G: Tensor) -> None:
-        self.count, m, n = G.shape
-        super().__init__((m, n), G)
-        self.positions, self.product_cost = 1, m * n
-        self.G = G
-
-    @override
-    def matvec(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        return ops.kron_matvec(self.G, left, right)
-
-    @override
-    def power_iteration(self, steps: int, tol: float | None) -> ops.KroneckerSum:
-        return ops.power_iteration(self.G, steps=steps, tol=tol)
-
-    @cached_property
-    @override
-    def in_range(self) -> SecondMoment:
-        G = _into_range(self.G)
-        return self if G is self.G else GradientMoment(G)
-
-    @override
-    def gradients(self, start: int, stop: int) -> Tensor:
-        return self.G[start:stop].to(self.dtype)
-
-    @override
-    def inner_products(self, start: int, stop: int) -> Tensor:
-        g = self.G[start:].flatten(1).to(self.dtype)
-        return g[: stop - start] @ g.mT
-
-
-class FactoredMoment(SampledMoment):
-    """`H` from `G_s = D_sT A_s`, with `D` `(S, T, m)` and `A` `(S, T, n)`."""
-
-    def __init__(self, D: Tensor, A: Tensor) -> None:
-        self.count, self.positions, m = D.shape
-        n = A.shape[2]
-        self.product_cost = self.positions**2 * (m + n)
-        # Under autocast the two may differ in dtype, and the ops take one.
-        dtype = torch.promote_types(D.dtype, A.dtype)
-        self.D, self.A = D.to(dtype), A.to(dtype)
-        super().__init__((m, n), self.D)
-
-    @override
-    def matvec(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        return ops.kron_matvec_factored(self.D, self.A, left, right)
-
-    @override
-    def power_iteration(self, steps: int, tol: float | None) -> ops.KroneckerSum:
-        return ops.power_iteration((self.D, self.A), steps=steps, tol=tol)
-
-    @cached_property
-    @override
-    def in_range(self) -> SecondMoment:
-        D, A = _into_range(self.D), _into_range(self.A)
-        return self if D is self.D and A is self.A else FactoredMoment(D, A)
-
-    @override
-    def gradients(self, start: int, stop: int) -> Tensor:
-        return self.D[start:stop].mT.to(self.dtype) @ self.A[start:stop].to(self.dtype)
-
-    @override
-    def inner_products(self, start: int, stop: int) -> Tensor:
-        """`<G_s, G_t> = sum (D_s D_tT) * (A_s A_tT)` over all pairs of positions."""
-        D = self.D[start:].flatten(0, 1).to(self.dtype)
-        A = self.A[start:].flatten(0, 1).to(self.dtype)
-        rows = (stop - start) * self.positions
-        products = (D[:rows] @ D.mT) * (A[:rows] @ A.mT)
-        return products.view(stop - start, self.positions, -1, self.positions).sum((1, 3))
-
-
 class DenseMoment(SecondMoment):
     """`H` given as a matrix `(mn, mn)`."""
 
@@ -233,8 +117,34 @@ class DenseMoment(SecondMoment):
         return ops.rearranged_matvec(self.H, left, right)
 
     @override
-    def power_iteration(self, steps: int, tol: float | None) -> ops.KroneckerSum:
-        return ops.power_iteration(self.H, shape=self.shape, steps=steps, tol=tol)
+    def images(self, V: Tensor) -> Tensor:
+        return (V.flatten(1).to(self.dtype) @ self.H.mT).view_as(V)
+
+    @override
+    def squares(self, left: Tensor | None = None, right: Tensor | None = None) -> Tensor:
+        H = self.H.view(*self.shape, *self.shape)
+        if left is None:
+            H = H.diagonal(dim1=0, dim2=2).movedim(-1, 0)
+        else:
+            left = left.to(self.dtype)
+            H = torch.einsum("ijkl,ia,ka->ajl", H, left, left)
+        if right is None:
+            return H.diagonal(dim1=1, dim2=2)
+        right = right.to(self.dtype)
+        return torch.einsum("ajl,jb,lb->ab", H, right, right)
+
+    @override
+    def power_iteration(
+        self,
+        *,
+        steps: int,
+        tol: float | None = None,
+        init: tuple[Tensor, Tensor] | None = None,
+        rank: int = 1,
+    ) -> ops.KroneckerSum:
+        return ops.power_iteration(
+            self.H, shape=self.shape, steps=steps, tol=tol, init=init, rank=rank
+        )
 
     @override
     def dense(self) -> Tensor:
@@ -243,70 +153,25 @@ class DenseMoment(SecondMoment):
     @cached_property
     @override
     def in_range(self) -> SecondMoment:
-        H = _into_range(self.H)
-        return self if H is self.H else DenseMoment(H, self.shape)
+        divisor = scale_into_range(largest_entry(self.H), self.dtype)
+        return self if divisor == 1 else DenseMoment(self.H / divisor, self.shape)
 
     @override
     def frobenius_norm(self) -> float:
         return float(torch.linalg.matrix_norm(self.H.double()))
 
 
-def second_moment(samples: Samples, *, shape: tuple[int, int] | None = None) -> SecondMoment:
-    """`H = E[vec(G) vec(G)T]` from whatever form one has of it.
-
-    Args:
-        samples: gradients `(S, m, n)`; a factored pair `(D, A)` of `(S, T, m)` and `(S, T, n)` for
-            `G_s = D_sT A_s`; a dense `H` `(mn, mn)`; or a `SecondMoment`, returned as it is.
-        shape: `(m, n)`, with a dense `H` only.
-
-    Raises:
-        ValueError: the samples have none of these forms, or there are none.
-        TypeError: the samples are not tensors.
-    """
-    if isinstance(samples, SecondMoment):
-        return samples
-    if isinstance(samples, Tensor):
-        return _moment_of_tensor(samples.detach(), shape)
-    pair = isinstance(samples, (tuple, list)) and len(samples) == 2
-    if not pair or not all(isinstance(part, Tensor) for part in samples):
-        raise TypeError(
-            "second_moment: samples must be a tensor, a pair of tensors (D, A) or a SecondMoment "
-            f"(got samples={type(samples).__name__})"
-        )
-    D, A = samples
-    if D.dim() != 3 or A.dim() != 3 or D.shape[:2] != A.shape[:2] or not D.shape[0]:
-        raise ValueError(
-            "second_moment: a factored pair must be D (S, T, m) and A (S, T, n) with S > 0 "
-            f"(got D={tuple(D.shape)}, A={tuple(A.shape)})"
-        )
-    return FactoredMoment(D.detach(), A.detach())
-
-
-def _into_range(samples: Tensor) -> Tensor:
-    """The samples, divided by the largest where the sum of their fourth powers is at risk."""
+def largest_entry(samples: Tensor) -> float:
+    """The largest absolute value, 0 where there is none."""
     if not samples.numel():
-        return samples
-    dtype = torch.promote_types(samples.dtype, torch.float32)
-    largest = max(abs(float(extreme)) for extreme in samples.aminmax())
+        return 0.0
+    return max(abs(float(extreme)) for extreme in samples.aminmax())
+
+
+def scale_into_range(largest: float, dtype: torch.dtype) -> float:
+    """What to divide samples by: 1 unless the sum of their fourth powers is at risk."""
     # A fifth of the exponents leaves room for the lesser samples and for the number of terms.
     bound = torch.finfo(dtype).tiny ** -0.2
     if 1 / bound <= largest <= bound or not 0 < largest < math.inf:
-        return samples
-    return samples.to(dtype) / largest
-
-
-def _moment_of_tensor(samples: Tensor, shape: tuple[int, int] | None) -> SecondMoment:
-    if shape is not None:
-        m, n = shape
-        if samples.shape != (m * n, m * n):
-            raise ValueError(
-                f"second_moment: a dense H must be (mn, mn) for shape=(m, n) (got shape={shape}, "
-                f"H={tuple(samples.shape)})"
-            )
-        return DenseMoment(samples, (m, n))
-    if samples.dim() != 3 or not samples.shape[0]:
-        raise ValueError(
-            "second_moment: samples must be (S, m, n) with S > 0, or a dense H with shape=(m, n) "
-            f"(got samples={tuple(samples.shape)})"
-        )
-    return GradientMoment(samples)
+        return 1.0
+    return largest

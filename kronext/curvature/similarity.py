@@ -1,4 +1,4 @@
-"""How near a Kronecker product is to `H`, and why one step of power iteration comes so near."""
+"""How near an approximation is to `H`, and why one step of power iteration comes so near."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kronext.curvature.factors import KroneckerFactors
-from kronext.curvature.moments import Samples, SecondMoment, Truth, second_moment
+from kronext.curvature.approximation import Approximation
+from kronext.curvature.forms import Samples, Truth, as_truth, second_moment
+from kronext.curvature.moments import SecondMoment
 
 # Beyond this many multiplications the leading triple comes from power iteration, not from an SVD.
 _SVD_COST = 10**10
@@ -16,37 +17,36 @@ _ENTRIES = 2**24
 
 
 def cosine_similarity(
-    truth: Samples | Truth, factors: KroneckerFactors, *, shape: tuple[int, int] | None = None
+    truth: Samples | Truth, approximation: Approximation, *, shape: tuple[int, int] | None = None
 ) -> float:
-    """`cos(H, A (x) B) = <H, A (x) B> / (||H||_F ||A (x) B||_F)`, exact for the given samples.
+    """`cos(H, M) = <H, M> / (||H||_F ||M||_F)`, exact for the given samples.
 
     From samples no `mn x mn` matrix is needed: `<H, A (x) B> = E[<G, A G BT>]` and
     `||H||_F^2 = (1/S^2) sum_{s,t} <G_s, G_t>^2`. NaN where either matrix is zero. The scale of the
-    samples and of the factors does not matter, however large or small.
+    samples and of the approximation does not matter, however large or small.
 
     Args:
-        truth: what `second_moment` accepts, or anything with `norm()` and `inner(left, right)`,
-            which is given factors of norm 1.
-        factors: the approximation.
+        truth: what `second_moment` accepts, another approximation, or anything with `norm()` and
+            `inner(approximation)`, which is given approximations of norm 1 (as the estimate of
+            `hutchinson`).
+        approximation: what an estimator of this package gives.
         shape: `(m, n)`, with a dense `H` only.
 
     Raises:
-        ValueError: truth and factors belong to weights of different shapes, or the samples have
-            no form that `second_moment` knows.
+        ValueError: the two belong to weights of different shapes, or the samples have no form that
+            `second_moment` knows.
         TypeError: the truth is neither.
 
     Source: Section 2.2 and Appendix B of Morwani et al. 2024, without the sampling of Appendix B.
     """
-    moment = _truth(truth, shape)
-    if isinstance(moment, SecondMoment) and moment.shape != factors.shape:
+    matrix = truth.unit() if isinstance(truth, Approximation) else as_truth(truth, shape)
+    if isinstance(matrix, (SecondMoment, Approximation)) and matrix.shape != approximation.shape:
         raise ValueError(
-            "cosine_similarity: truth and factors must have the same (m, n) "
-            f"(got truth={moment.shape}, factors={factors.shape})"
+            "cosine_similarity: truth and approximation must have the same (m, n) "
+            f"(got truth={matrix.shape}, approximation={approximation.shape})"
         )
-    norm = moment.norm()
-    if not (norm and factors.scale):
-        return float("nan")
-    return moment.inner(_unit(factors.left), _unit(factors.right)) / norm
+    norm = matrix.norm()
+    return matrix.inner(approximation.unit()) / norm if norm else float("nan")
 
 
 class Alignment(NamedTuple):
@@ -99,14 +99,7 @@ def alignment(
     left, right = moment.matvec(*moment.identities())
     norm = moment.norm()
     optimal = sigma / norm if norm else float("nan")
-    return Alignment(optimal, _cosine(U, left), _cosine(V, right))
-
-
-def _truth(truth: Samples | Truth, shape: tuple[int, int] | None) -> Truth:
-    # Tensors have methods of these names too.
-    if isinstance(truth, Truth) and not isinstance(truth, (Tensor, SecondMoment)):
-        return truth
-    return second_moment(truth, shape=shape).in_range
+    return Alignment(optimal, matrix_cosine(U, left), matrix_cosine(V, right))
 
 
 def _leading_triple(moment: SecondMoment, steps: int, tol: float) -> tuple[Tensor, Tensor, float]:
@@ -114,7 +107,7 @@ def _leading_triple(moment: SecondMoment, steps: int, tol: float) -> tuple[Tenso
     if (m * n) ** 2 * min(m, n) ** 2 <= _SVD_COST and (m * n) ** 2 <= _ENTRIES:
         U, singular_values, Vh = torch.linalg.svd(moment.rearranged(), full_matrices=False)
         return U[:, 0].view(m, m), Vh[0].view(n, n), float(singular_values[0])
-    pair = moment.power_iteration(steps, tol)
+    pair = moment.power_iteration(steps=steps, tol=tol)
     if pair.info:
         raise RuntimeError(
             f"alignment: power iteration must come to tol in the given steps (got tol={tol}, "
@@ -123,17 +116,8 @@ def _leading_triple(moment: SecondMoment, steps: int, tol: float) -> tuple[Tenso
     return pair.left[0], pair.right[0], float(pair.sigma[0])
 
 
-def _unit(factor: Tensor) -> Tensor:
-    """The factor scaled to norm 1, NaN where it is zero."""
-    # By the largest entry first, because the norm sums squares.
-    wide = factor.double()
-    wide = wide / wide.abs().max()
-    unit: Tensor = wide / torch.linalg.matrix_norm(wide)
-    return unit.to(factor.dtype)
-
-
-def _cosine(singular: Tensor, step: Tensor) -> float:
-    """The cosine of a PSD matrix of unknown sign and a PSD matrix."""
-    inner = (singular.double() * step.double()).sum().abs()
-    norms = torch.linalg.matrix_norm(singular.double()) * torch.linalg.matrix_norm(step.double())
+def matrix_cosine(a: Tensor, b: Tensor) -> float:
+    """The cosine of two matrices, one of which is known up to its sign; NaN where one is zero."""
+    inner = (a.double() * b.double()).sum().abs()
+    norms = torch.linalg.matrix_norm(a.double()) * torch.linalg.matrix_norm(b.double())
     return float(inner / norms)

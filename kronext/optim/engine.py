@@ -113,6 +113,11 @@ class KroneckerPreconditioner:
         return [member.parameter for member in self._members]
 
     @property
+    def members(self) -> list[BlockedParameter]:
+        """Each of `params` with its blocks, factors and roots, to read them."""
+        return list(self._members)
+
+    @property
     def steps(self) -> list[int]:
         """How many gradients of each parameter came in so far."""
         return [member.step for member in self._members]
@@ -306,9 +311,9 @@ class KroneckerPreconditioner:
         if finite:
             # The gradient is zero where it was not finite; to leave the factor as it was its decay
             # must be 1, which only the device knows.
-            flags = torch.stack(finite).to(lefts[0].dtype)
-            scales = torch.tensor(decays, dtype=flags.dtype, device=flags.device)
-            masked = (flags * (scales - 1) + 1).unbind()
+            flags = torch.stack(finite).to(lefts[0].dtype).unbind()
+            masked = torch._foreach_mul(flags, [decay - 1 for decay in decays])
+            torch._foreach_add_(masked, 1.0)
             torch._foreach_mul_(lefts, masked)
             torch._foreach_mul_(rights, masked)
             decays = [1.0] * len(lefts)

@@ -28,6 +28,46 @@ def all_pairs(samples):
     return pairs.left[:count], pairs.right[:count]
 
 
+def test_lemma_1_a_kronecker_product_acts_from_both_sides(normal):
+    """`(A (x) B) vec(G)` is `A G BT` for rows stacked, `B G AT` for the paper's columns."""
+    A, B, G = normal(3, 3), normal(4, 4), normal(3, 4)
+    torch.testing.assert_close(torch.kron(A, B) @ G.flatten(), (A @ G @ B.mT).flatten())
+    columns = (torch.kron(B, A) @ G.mT.flatten()).view(4, 3).mT
+    torch.testing.assert_close(columns, A @ G @ B.mT)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_lemmas_2_and_3_shampoo_is_an_upper_bound_up_to_the_rank(normal, rank):
+    """`E[g gT] <= r E[G GT]^{1/2} (x) E[GT G]^{1/2}`, and with `eps I` added to every matrix."""
+    samples = normal(20, 4, rank) @ normal(20, rank, 5)
+    H, bound = reference.second_moment(samples), curvature.shampoo(samples)
+    assert smallest_eigenvalue(rank * bound.dense() - H) >= -1e-10
+    eps, total = 0.1, 20 * H
+    left = eps * torch.eye(4).double() + torch.einsum("sij,skj->ik", samples, samples)
+    right = eps * torch.eye(5).double() + torch.einsum("sji,sjk->ik", samples, samples)
+    regular = curvature.KroneckerFactors(left, right).power(0.5).dense()
+    gap = regular - eps * torch.eye(20).double() - total / rank
+    assert smallest_eigenvalue(gap) >= -1e-10
+
+
+def test_lemma_3_needs_the_rank(normal):
+    """Of one orthogonal gradient the bound is attained."""
+    G = torch.eye(3).double().unsqueeze(0)
+    gap = 3 * curvature.shampoo(G).dense() - reference.second_moment(G)
+    assert abs(smallest_eigenvalue(gap)) <= 1e-12
+    assert smallest_eigenvalue(gap - 0.1 * curvature.shampoo(G).dense()) < -0.05
+
+
+def test_lemma_4_distances_survive_the_rearrangement(normal):
+    H, A, B = normal(12, 12), normal(3, 3), normal(4, 4)
+    distance = (H - torch.kron(A, B)).norm()
+    rearranged = reference.rearrange(H, 3, 4) - torch.outer(A.flatten(), B.flatten())
+    torch.testing.assert_close(rearranged.norm(), distance)
+    torch.testing.assert_close(
+        reference.rearrange(torch.kron(A, B), 3, 4), torch.outer(A.flatten(), B.flatten())
+    )
+
+
 def test_proposition_1_one_step_from_the_identity_is_the_square_of_shampoo(gradients):
     samples = gradients(12, 4, 6)
     left = torch.einsum("sij,skj->ik", samples, samples) / 12
@@ -135,3 +175,46 @@ def test_lemma_8_real_labels_mix_in_the_mean_gradient(labelled_gradients, replac
     torch.testing.assert_close(batch_right, share * right + mean_share * mean.mT @ mean)
     # With labels that are not the model's own the batch is not a mere rescaling (Lemma 7).
     assert (size * batch_left - left).norm() > 0.1 * left.norm()
+
+
+def assert_mean(draws, expected, standard_errors=5):
+    """The mean of independent draws `(S, ...)` lies as near to `expected` as chance allows."""
+    error = draws.std(0) / len(draws) ** 0.5
+    assert (error <= 0.1 * expected.abs().max()).all(), "the bound would allow anything"
+    assert ((draws.mean(0) - expected).abs() <= standard_errors * error + 1e-12).all()
+
+
+def batch_gradients(model, inputs, size, **labels):
+    """Gradients of batches drawn with replacement, from the factors that `capture` records."""
+    with curvature.capture(model, "0", **labels) as recording:
+        recording.record(model(inputs), inputs[:, 0].gt(0).long())
+    D, A = recording["0"]
+    return (D.mT @ A).unflatten(0, (-1, size)).mean(1)
+
+
+@pytest.mark.parametrize("size", [1, 8])
+def test_lemma_7_holds_for_labels_that_capture_samples(normal, size):
+    model, inputs = nn.Sequential(nn.Linear(5, CLASSES)).double(), normal(4, 5)
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(4, (24_000,), generator=generator)
+    G = batch_gradients(model, inputs[drawn], size, generator=generator)
+    with curvature.capture(model, "0", labels="expected") as recording:
+        recording.record(model(inputs))
+    left, right = curvature.second_moment(recording["0"]).matvec(
+        torch.eye(CLASSES).double(), torch.eye(5).double()
+    )
+    assert_mean(size * G @ G.mT, left)
+    assert_mean(size * G.mT @ G, right)
+
+
+def test_lemma_8_holds_for_real_labels_that_capture_records(normal):
+    model, inputs, size = nn.Sequential(nn.Linear(5, CLASSES)).double(), normal(4, 5), 8
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(4, (24_000,), generator=generator)
+    batches = batch_gradients(model, inputs[drawn], size, labels="real")
+    G = batch_gradients(model, inputs, 1, labels="real")
+    mean = G.mean(0)
+    left = (G @ G.mT).mean(0) / size + (1 - 1 / size) * mean @ mean.mT
+    right = (G.mT @ G).mean(0) / size + (1 - 1 / size) * mean.mT @ mean
+    assert_mean(batches @ batches.mT, left)
+    assert_mean(batches.mT @ batches, right)

@@ -13,7 +13,7 @@ namespace py = pybind11;
 std::vector<KernelShape> kernels() {
   const auto shape = [](const char* name, int bytes) {
     const std::string symbol = "upload_kernel<" + std::to_string(bytes) + ">";
-    return KernelShape{"upload", name, symbol, cuda::kUploadThreads, 0, 8, {{"bytes", bytes}}};
+    return KernelShape{"upload", name, symbol, cuda::kUploadThreads, 0, 6, {{"bytes", bytes}}};
   };
   return {shape("short", cuda::kShortUpload), shape("long", cuda::kLongUpload)};
 }

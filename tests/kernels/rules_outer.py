@@ -76,7 +76,7 @@ EXAMPLE_SOURCE = """
 #include "csrc/cuda/outer_kernel.cuh"
 #include "csrc/cuda/outer_tiles.cuh"
 namespace kronext::cuda {
-template __global__ void outer_kernel<BFloat16Large>(const OuterTask*, const OuterCut*, float*,
+template __global__ void outer_kernel<BFloat16Large>(const OuterTask*, const TileCut*, float*,
                                                      int*);
 }
 """

@@ -11,99 +11,24 @@ from helpers import (
     FLOATING,
     SHAPES,
     assert_refused,
-    assert_symmetric,
     name,
     normal,
     sliced,
     transposed_memory,
 )
+from matvec_cases import (
+    KINDS,
+    POSITIONS,
+    check_factored,
+    check_matvec,
+    check_rearranged,
+    dense,
+    inner,
+)
 from torch import Tensor
 from torch.library import opcheck
 
 from kronext import ops, reference
-
-# Small T keeps D and A apart, large T forms G; panel widths +- 1 in between.
-POSITIONS = [1, 2, 5, 15, 17, 31, 33, 80]
-
-
-def inner(m: int, n: int, kind: str, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    match kind:
-        case "general":
-            return normal(m, m, dtype=dtype, seed=1), normal(n, n, dtype=dtype, seed=2)
-        case "symmetric":
-            L, R = (normal(k, k, dtype=dtype, seed=k) for k in (m, n))
-            return (L + L.mT) / 2, (R + R.mT) / 2
-    return 3 * torch.eye(m, dtype=dtype), torch.eye(n, dtype=dtype)
-
-
-KINDS = ["general", "symmetric", "identity"]
-
-
-def plain_matvec(G: Tensor, L: Tensor, R: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    weighted = weights.to(G.dtype)[..., None, None] * G
-    L, R = L.to(G.dtype).unsqueeze(-3), R.to(G.dtype).unsqueeze(-3)
-    return (weighted @ R @ G.mT).sum(-3), (weighted.mT @ L @ G).sum(-3)
-
-
-def dense(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Symmetric bit for bit."""
-    H = normal(*shape, dtype=torch.float64)
-    return ((H + H.mT) / 2).to(dtype)
-
-
-def wide_dtype(*tensors: Tensor) -> torch.dtype:
-    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
-
-
-def check(
-    results: tuple[Tensor, Tensor],
-    plain: tuple[Tensor, Tensor],
-    oracle: Callable[..., tuple[Tensor, Tensor]],
-    *arguments: Tensor,
-    **options: Tensor | None,
-) -> None:
-    """At most twice the error of plain torch, and the rounding of sums that do not cancel."""
-    L, R = arguments[-2:]
-    magnitudes = {k: None if t is None else t.abs() for k, t in options.items()}
-    sizes = oracle(*(t.abs() for t in arguments), **magnitudes)
-    for result, simple, expected, size, inner_matrix in zip(
-        results, plain, oracle(*arguments, **options), sizes, (R, L), strict=True
-    ):
-        # float64 results are held against an oracle that rounds as they do.
-        floor = torch.finfo(result.dtype).eps * (32 if result.dtype == torch.float64 else 4)
-        bound = 2 * torch.linalg.norm(simple - expected) + floor * torch.linalg.norm(size)
-        assert result.dtype == simple.dtype
-        assert torch.linalg.norm(result - expected) <= bound
-        if torch.equal(inner_matrix, inner_matrix.mT):
-            assert_symmetric(result)
-
-
-def check_matvec(G: Tensor, L: Tensor, R: Tensor, weights: Tensor | None = None) -> None:
-    S, wide = G.shape[-3], wide_dtype(G, L)
-    w = torch.ones(S).double() / max(S, 1) if weights is None else weights
-    results = ops.kron_matvec(G, L, R, weights=weights)
-    plain = plain_matvec(G.to(wide), L, R, w)
-    check(results, plain, reference.kron_matvec, G, L, R, weights=weights)
-
-
-def check_factored(
-    D: Tensor, A: Tensor, L: Tensor, R: Tensor, weights: Tensor | None = None
-) -> None:
-    S, wide = D.shape[-3], wide_dtype(D, L)
-    w = torch.ones(S).double() / max(S, 1) if weights is None else weights
-    results = ops.kron_matvec_factored(D, A, L, R, weights=weights)
-    plain = plain_matvec(D.mT.to(wide) @ A.to(wide), L, R, w)
-    check(results, plain, reference.kron_matvec_factored, D, A, L, R, weights=weights)
-
-
-def check_rearranged(H: Tensor, L: Tensor, R: Tensor) -> None:
-    wide, m, n = wide_dtype(H, L), L.shape[-1], R.shape[-1]
-    H4 = H.to(wide).unflatten(-1, (m, n)).unflatten(-3, (m, n))
-    plain = (
-        torch.einsum("...ijkl,...jl->...ik", H4, R.to(wide)),
-        torch.einsum("...ijkl,...ik->...jl", H4, L.to(wide)),
-    )
-    check(ops.rearranged_matvec(H, L, R), plain, reference.rearranged_matvec, H, L, R)
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=name)
@@ -111,8 +36,8 @@ def check_rearranged(H: Tensor, L: Tensor, R: Tensor) -> None:
 def test_samples_of_every_shape(kind: str, dtype: torch.dtype) -> None:
     for index, (m, n) in enumerate(SHAPES):
         G = normal(1 + 7 * index, m, n, dtype=dtype)
-        check_matvec(G, *inner(m, n, kind))
-        check_matvec(G, *inner(m, n, kind, torch.float64))
+        check_matvec(ops, G, *inner(m, n, kind))
+        check_matvec(ops, G, *inner(m, n, kind, torch.float64))
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=name)
@@ -121,15 +46,15 @@ def test_factored_samples_of_every_shape(kind: str, dtype: torch.dtype) -> None:
     for index, (m, n) in enumerate(SHAPES):
         S, T = 1 + 5 * index, POSITIONS[index % len(POSITIONS)]
         D, A = normal(S, T, m, dtype=dtype), normal(S, T, n, dtype=dtype, seed=5)
-        check_factored(D, A, *inner(m, n, kind))
-        check_factored(D, A, *inner(m, n, kind, torch.float64))
+        check_factored(ops, D, A, *inner(m, n, kind))
+        check_factored(ops, D, A, *inner(m, n, kind, torch.float64))
 
 
 @pytest.mark.parametrize("T", POSITIONS)
 def test_factored_positions(T: int) -> None:
     """Every way in which samples fill panels, for more samples than one group holds."""
     for S, m, n in [(70, 40, 50), (3, 100, 90), (600, 9, 8)]:
-        check_factored(normal(S, T, m), normal(S, T, n, seed=3), *inner(m, n, "symmetric"))
+        check_factored(ops, normal(S, T, m), normal(S, T, n, seed=3), *inner(m, n, "symmetric"))
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=name)
@@ -137,9 +62,9 @@ def test_factored_positions(T: int) -> None:
 def test_dense_of_every_shape(kind: str, dtype: torch.dtype) -> None:
     for m, n in SHAPES:
         if m * n <= 1100:
-            check_rearranged(dense(m * n, m * n, dtype=dtype), *inner(m, n, kind))
-    check_rearranged(dense(33, 33, dtype=dtype), *inner(3, 11, kind, torch.float64))
-    check_rearranged(dense(300, 300, dtype=dtype), *inner(2, 150, kind))
+            check_rearranged(ops, dense(m * n, m * n, dtype=dtype), *inner(m, n, kind))
+    check_rearranged(ops, dense(33, 33, dtype=dtype), *inner(3, 11, kind, torch.float64))
+    check_rearranged(ops, dense(300, 300, dtype=dtype), *inner(2, 150, kind))
 
 
 def test_dense_counts_its_symmetric_part_where_a_factor_is_symmetric() -> None:
@@ -151,18 +76,20 @@ def test_dense_counts_its_symmetric_part_where_a_factor_is_symmetric() -> None:
         strict=True,
     ):
         torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
-    check_rearranged(H, *inner(5, 6, "general"))
+    check_rearranged(ops, H, *inner(5, 6, "general"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights(kind: str) -> None:
     for dtype in (torch.float32, torch.float64):
         weights = normal(50, dtype=dtype)
-        check_matvec(normal(50, 20, 33), *inner(20, 33, kind), weights)
-        check_matvec(normal(2, 50, 3, 4), *inner(3, 4, kind), normal(2, 100, dtype=dtype)[:, ::2])
+        check_matvec(ops, normal(50, 20, 33), *inner(20, 33, kind), weights)
+        check_matvec(
+            ops, normal(2, 50, 3, 4), *inner(3, 4, kind), normal(2, 100, dtype=dtype)[:, ::2]
+        )
         for T in (1, 3, 40):
             D, A = normal(50, T, 20), normal(50, T, 33, seed=3)
-            check_factored(D, A, *inner(20, 33, kind), weights)
+            check_factored(ops, D, A, *inner(20, 33, kind), weights)
 
 
 def test_no_samples_or_no_positions_give_zeros() -> None:
@@ -181,34 +108,34 @@ def test_no_samples_or_no_positions_give_zeros() -> None:
 def test_strided_operands(view: Callable[[Tensor], Tensor]) -> None:
     L, R = inner(20, 33, "general")
     matrices = (lambda t: t) if view not in (sliced, transposed_memory) else view
-    check_matvec(view(normal(9, 20, 33)), matrices(L), matrices(R))
-    check_matvec(view(normal(9, 20, 33).bfloat16()), matrices(L), matrices(R))
+    check_matvec(ops, view(normal(9, 20, 33)), matrices(L), matrices(R))
+    check_matvec(ops, view(normal(9, 20, 33).bfloat16()), matrices(L), matrices(R))
     for T in (2, 40):
         D, A = normal(9, T, 20), normal(9, T, 33, seed=3)
-        check_factored(view(D), view(A), matrices(L), matrices(R))
-        check_factored(D.transpose(0, 1).contiguous().transpose(0, 1), A, L, R)
+        check_factored(ops, view(D), view(A), matrices(L), matrices(R))
+        check_factored(ops, D.transpose(0, 1).contiguous().transpose(0, 1), A, L, R)
     L, R = inner(5, 7, "general")
     H = dense(35, 35)
-    check_rearranged(matrices(H), matrices(L), matrices(R))
-    check_rearranged(matrices(H.bfloat16()), matrices(L), matrices(R))
+    check_rearranged(ops, matrices(H), matrices(L), matrices(R))
+    check_rearranged(ops, matrices(H.bfloat16()), matrices(L), matrices(R))
     buffer = torch.full((36, 50), float("nan"))
     buffer[:35, :35] = H
-    check_rearranged(buffer[:35, :35], L, R)
+    check_rearranged(ops, buffer[:35, :35], L, R)
 
 
 def test_batch_dimensions_broadcast() -> None:
     L, R = normal(3, 6, 6), normal(2, 1, 7, 7)
-    check_matvec(normal(20, 6, 7), L, R)
-    check_matvec(normal(20, 6, 7).expand(2, 3, 20, 6, 7), L, R, normal(3, 20))
-    check_factored(normal(3, 20, 2, 6), normal(2, 1, 20, 2, 7), L, R)
-    check_rearranged(dense(3, 42, 42), L, R)
+    check_matvec(ops, normal(20, 6, 7), L, R)
+    check_matvec(ops, normal(20, 6, 7).expand(2, 3, 20, 6, 7), L, R, normal(3, 20))
+    check_factored(ops, normal(3, 20, 2, 6), normal(2, 1, 20, 2, 7), L, R)
+    check_rearranged(ops, dense(3, 42, 42), L, R)
     assert ops.kron_matvec(normal(20, 6, 7), L, R)[0].shape == (2, 3, 6, 6)
 
 
 def test_large_matrices_share_threads_by_rows() -> None:
-    check_matvec(normal(2, 520, 400), *inner(520, 400, "symmetric"))
-    check_matvec(normal(5, 500, 520), *inner(500, 520, "general"))
-    check_factored(normal(2, 3, 520), normal(2, 3, 400, seed=3), *inner(520, 400, "symmetric"))
+    check_matvec(ops, normal(2, 520, 400), *inner(520, 400, "symmetric"))
+    check_matvec(ops, normal(5, 500, 520), *inner(500, 520, "general"))
+    check_factored(ops, normal(2, 3, 520), normal(2, 3, 400, seed=3), *inner(520, 400, "symmetric"))
 
 
 def test_many_samples_do_not_lose_accuracy() -> None:

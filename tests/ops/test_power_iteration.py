@@ -12,53 +12,31 @@ from helpers import (
     FLOATING,
     SHAPES,
     assert_refused,
-    assert_symmetric,
     name,
     normal,
     sliced,
     symmetric,
+)
+from power_iteration_cases import (
+    check_pairs,
+    check_steps,
+    check_values,
+    check_zero_samples,
+    distance,
+    forms,
+    gradients,
 )
 from torch import Tensor
 from torch.library import opcheck
 
 from kronext import ops, reference
 
-
-def gradients(S: int, m: int, n: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
-    """Samples whose second moment has well separated singular values."""
-    scales = 0.6 ** torch.arange(n, dtype=torch.float64)
-    return (normal(S, m, n, dtype=torch.float64, seed=seed) * scales).to(dtype)
-
-
-def distance(a: Tensor, b: Tensor) -> float:
-    """Between unit matrices, up to sign."""
-    return min(torch.linalg.norm(a - b).item(), torch.linalg.norm(a + b).item())
-
-
-def forms(G: Tensor) -> dict[str, dict[str, object]]:
-    """The same H in every form that the op takes."""
-    S, m, n = G.shape
-    eye = torch.eye(m, dtype=G.dtype).expand(S, m, m)
-    return {
-        "tensor": {"samples": G},
-        "factored": {"samples": (eye, G)},
-        "dense": {"samples": reference.second_moment(G), "shape": (m, n)},
-        "batches": {"samples": [G[:3], G[3:5], G[5:]]},
-        "factored batches": {"samples": [(eye[:4], G[:4]), (eye[4:], G[4:])]},
-    }
-
-
 FORMS = list(forms(torch.zeros(6, 1, 1)))
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_steps_follow_the_reference(form: str) -> None:
-    G = gradients(12, 5, 7)
-    for steps in (0, 1, 2, 5):
-        result = ops.power_iteration(**forms(G)[form], steps=steps)
-        expected = reference.power_iteration(G, steps=steps)
-        for mine, other in zip(result, expected, strict=True):
-            torch.testing.assert_close(mine, other, rtol=1e-11, atol=1e-11)
+    check_steps(ops.power_iteration, form)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -78,23 +56,7 @@ def test_optimum_is_the_svd_of_the_rearranged_matrix(form: str) -> None:
 @pytest.mark.parametrize("dtype", FLOATING, ids=name)
 @pytest.mark.parametrize("form", FORMS)
 def test_values_of_every_dtype_and_shape(form: str, dtype: torch.dtype) -> None:
-    for m, n in SHAPES[2:15]:
-        if form == "dense" and m * n > 300:
-            continue
-        G = normal(8, m, n, dtype=dtype)
-        if form == "dense":
-            H = reference.second_moment(G).to(dtype)
-            result = ops.power_iteration(H, shape=(m, n))
-            expected = reference.power_iteration(H, shape=(m, n))
-        else:
-            result = ops.power_iteration(**forms(G)[form])
-            expected = reference.power_iteration(G)
-        wide = torch.float64 if dtype == torch.float64 else torch.float32
-        bound = 1e-5 if wide == torch.float32 else 1e-12
-        assert result.left.dtype == result.right.dtype == result.sigma.dtype == wide
-        assert distance(result.left[0].double(), expected.left[0]) <= bound
-        assert distance(result.right[0].double(), expected.right[0]) <= bound
-        torch.testing.assert_close(result.sigma.double(), expected.sigma, rtol=bound, atol=0)
+    check_values(ops.power_iteration, form, dtype, SHAPES[2:15])
 
 
 def test_first_step_is_shampoo_squared() -> None:
@@ -117,22 +79,7 @@ def test_kronecker_product_is_found_in_one_step() -> None:
 @pytest.mark.parametrize("dtype", FACTOR, ids=name)
 @pytest.mark.parametrize("rank", [1, 3])
 def test_pairs_are_what_is_promised(rank: int, dtype: torch.dtype) -> None:
-    result = ops.power_iteration(gradients(40, 17, 33, dtype), rank=rank, steps=30)
-    unit = torch.finfo(dtype).eps
-    for factors in (result.left, result.right):
-        torch.testing.assert_close(
-            torch.linalg.matrix_norm(factors), torch.ones(rank, dtype=dtype), rtol=8 * unit, atol=0
-        )
-        assert_symmetric(factors[0])
-        assert torch.linalg.eigvalsh(factors[0].double()).min() >= -16 * unit
-        assert factors[0].trace() >= 0
-        inner = torch.einsum("aij,bij->ab", factors.double(), factors.double())
-        torch.testing.assert_close(inner, torch.eye(rank).double(), rtol=0, atol=64 * unit)
-    assert (result.sigma >= 0).all()
-    assert (result.sigma.diff() <= 0).all()
-    image, _ = reference.kron_matvec(gradients(40, 17, 33), result.left[0], result.right[0])
-    quotient = (result.left[0].double() * image).sum()
-    torch.testing.assert_close(result.sigma[0].double(), quotient, rtol=4e-6, atol=0)
+    check_pairs(ops.power_iteration, rank, dtype)
 
 
 def test_rank_above_the_rank_of_h_gives_zeros() -> None:
@@ -177,15 +124,7 @@ def test_init() -> None:
 @pytest.mark.parametrize("dtype", FACTOR, ids=name)
 @pytest.mark.parametrize("form", FORMS)
 def test_zero_samples_give_sigma_zero(form: str, dtype: torch.dtype) -> None:
-    for rank in (1, 2):
-        given = forms(torch.zeros(7, 3, 4, dtype=dtype))[form]
-        result = ops.power_iteration(**given, rank=rank)
-        assert torch.equal(result.sigma, result.sigma.new_zeros(rank))
-        assert result.info == 0
-        torch.testing.assert_close(
-            torch.linalg.matrix_norm(result.left).double(), torch.ones(rank).double()
-        )
-        assert torch.equal(result.left[0], torch.eye(3, dtype=result.left.dtype) / 3**0.5)
+    check_zero_samples(ops.power_iteration, form, dtype)
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])

@@ -11,54 +11,22 @@ from helpers import (
     FACTOR,
     FLOATING,
     SHAPES,
-    assert_accurate,
     assert_refused,
-    assert_symmetric,
     name,
     normal,
     symmetric,
 )
+from power_iteration_cases import DECAY, WEIGHT, check_online_steps, zeros
 from torch import Tensor
 from torch.library import opcheck
 
 from kronext import ops, reference
 
-DECAY, WEIGHT = 0.9, 0.3
-
-
-def zeros(m: int, n: int, *batch: int, dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    return [torch.zeros(*batch, k, k, dtype=dtype) for k in (m, n)]
-
 
 @pytest.mark.parametrize("factor_dtype", FACTOR, ids=name)
 @pytest.mark.parametrize("dtype", FLOATING, ids=name)
 def test_online_steps_follow_the_reference(dtype: torch.dtype, factor_dtype: torch.dtype) -> None:
-    wide = torch.float64 if torch.float64 in (dtype, factor_dtype) else torch.float32
-    pairs = [zeros(*shape, dtype=factor_dtype) for shape in SHAPES]
-    oracles = [tuple(t.double() for t in pair) for pair in pairs]
-    Ls, Rs = ([pair[side] for pair in pairs] for side in (0, 1))
-    for step in range(3):
-        Gs = [normal(*shape, dtype=dtype, seed=step) for shape in SHAPES]
-        plain = [online_step(L, R, G, wide) for L, R, G in zip(Ls, Rs, Gs, strict=True)]
-        oracles = [
-            reference.power_iteration_update(L, R, G, decay=DECAY, weight=WEIGHT)
-            for L, R, G in zip(Ls, Rs, Gs, strict=True)
-        ]
-        ops.power_iteration_list_(Ls, Rs, Gs, decay=DECAY, weight=WEIGHT)
-        for pair, oracle, simple in zip(zip(Ls, Rs, strict=True), oracles, plain, strict=True):
-            for mine, expected, other in zip(pair, oracle, simple, strict=True):
-                assert_accurate(mine, expected, other.to(factor_dtype))
-                assert_symmetric(mine)
-
-
-def online_step(L: Tensor, R: Tensor, G: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    def unit(A: Tensor) -> Tensor:
-        A = A.to(dtype)
-        eye = torch.eye(A.shape[-1], dtype=dtype) / max(A.shape[-1], 1) ** 0.5
-        return A / torch.linalg.norm(A) if A.any() else eye
-
-    G, left, right = G.to(dtype), unit(L), unit(R)
-    return DECAY * L + WEIGHT * (G @ right @ G.mT), DECAY * R + WEIGHT * (G.mT @ left @ G)
+    check_online_steps(ops.power_iteration_list_, dtype, factor_dtype, SHAPES)
 
 
 def test_list_equals_single_calls_bit_for_bit() -> None:

@@ -9,38 +9,24 @@ from helpers import (
     FACTOR,
     FLOATING,
     SHAPES,
-    assert_accurate,
     assert_refused,
     name,
     normal,
     sliced,
     transposed_memory,
 )
+from precondition_cases import (
+    SIDES,
+    check_every_16_bit_value,
+    check_non_finite,
+    check_product,
+    check_sides,
+    operands,
+)
 from torch import Tensor
 from torch.library import opcheck
 
-from kronext import ops, reference
-
-SIDES = [(True, True), (True, False), (False, True)]
-
-
-def operands(
-    m: int, n: int, dtype: torch.dtype = torch.float32, factor_dtype: torch.dtype = torch.float32
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Factors that are not symmetric: the op must not assume it."""
-    left, right = normal(m, m, dtype=factor_dtype, seed=1), normal(n, n, dtype=factor_dtype, seed=2)
-    return normal(m, n, dtype=dtype), left, right
-
-
-def check(G: Tensor, left: Tensor | None, right: Tensor | None) -> None:
-    dtypes = [t.dtype for t in (G, left, right) if t is not None]
-    wide = torch.float64 if torch.float64 in dtypes else torch.float32
-    plain = G.to(wide)
-    plain = plain if left is None else left.to(wide) @ plain
-    plain = plain if right is None else plain @ right.to(wide)
-    result = ops.precondition(G, left, right)
-    assert result.dtype == wide
-    assert_accurate(result, reference.precondition(G, left, right), plain)
+from kronext import ops
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -48,47 +34,33 @@ def check(G: Tensor, left: Tensor | None, right: Tensor | None) -> None:
 @pytest.mark.parametrize("dtype", FLOATING, ids=name)
 def test_values_of_every_shape(dtype: torch.dtype, factor_dtype: torch.dtype, device: str) -> None:
     for m, n in SHAPES:
-        G, left, right = (t.to(device) for t in operands(m, n, dtype, factor_dtype))
-        for with_left, with_right in SIDES:
-            check(G, left if with_left else None, right if with_right else None)
+        check_sides(ops.precondition, *(t.to(device) for t in operands(m, n, dtype, factor_dtype)))
 
 
 @pytest.mark.parametrize("view", [sliced, transposed_memory])
 def test_strided_operands(view) -> None:
     for m, n in [(5, 7), (33, 17), (64, 70)]:
         G, left, right = operands(m, n)
-        check(view(G), view(left), view(right))
-        check(view(G.bfloat16()), None, view(right.double()))
+        check_product(ops.precondition, view(G), view(left), view(right))
+        check_product(ops.precondition, view(G.bfloat16()), None, view(right.double()))
 
 
 def test_batch_dimensions_broadcast() -> None:
     G, left, right = normal(2, 1, 17, 9), normal(3, 17, 17), normal(9, 9)
-    check(G, left, right)
+    check_product(ops.precondition, G, left, right)
     assert ops.precondition(G, left, right).shape == (2, 3, 17, 9)
-    check(normal(17, 9).expand(4, 17, 9), left[0], None)
+    check_product(ops.precondition, normal(17, 9).expand(4, 17, 9), left[0], None)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=name)
 @pytest.mark.parametrize("width", [1, 32, 33])
 def test_every_16_bit_value_is_converted(dtype: torch.dtype, width: int) -> None:
-    """All finite bit patterns, multiplied by the identity, against torch's own conversion."""
-    bits = torch.arange(-32768, 32768, dtype=torch.int32).to(torch.int16)
-    values = bits.view(dtype)[bits.view(dtype).isfinite()]
-    G = values[: len(values) // width * width].view(-1, width)
-    identity = torch.eye(width)
-    assert torch.equal(ops.precondition(G, None, identity), G.float())
-    assert torch.equal(ops.precondition(G.mT, identity, None), G.mT.float())
-    assert torch.equal(ops.precondition(G, None, identity.double()), G.double())
+    check_every_16_bit_value(ops.precondition, dtype, width)
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_non_finite_values_stay_in_their_matrix(poison: float) -> None:
-    G, left, right = normal(3, 20, 33), normal(20, 20), normal(33, 33)
-    clean = ops.precondition(G, left, right)
-    G[1, 4, 5] = poison
-    result = ops.precondition(G, left, right)
-    assert torch.equal(result[::2], clean[::2])
-    assert not result[1].isfinite().any()
+    check_non_finite(ops.precondition, poison)
 
 
 def test_list_equals_single_calls_bit_for_bit() -> None:

@@ -1,9 +1,9 @@
-// Tiles of X XT in float64 on the ordinary units, for x of any dtype. Each thread sums 4 x 4
-// entries.
+// A tile of a product in float64 on the ordinary units, for operands of any dtype: the interface of
+// TensorTile. Each thread sums 4 x 4 entries.
 #pragma once
 
-#include "csrc/core/outer_schedule.h"
-#include "csrc/cuda/outer_task.cuh"
+#include "csrc/core/tile_schedule.h"
+#include "csrc/cuda/operand.h"
 #include "csrc/cuda/ptx.cuh"
 
 namespace kronext::cuda {
@@ -28,7 +28,6 @@ struct DoubleTile {
   static constexpr int kSide = 4, kLanes = kTile / kSide, kSums = kSide * kSide;
   static constexpr int kPitch = kTile + 1;  // rows of shared memory start in different banks
   static constexpr int kOperand = kDepth * kPitch;
-  static constexpr bool kPairs = false;
   static constexpr int kTileBytes = kTile * kPitch * int(sizeof(double));
   static constexpr int kLoopBytes = 2 * kOperand * int(sizeof(double));
   static constexpr int kSharedBytes = kTileBytes > kLoopBytes ? kTileBytes : kLoopBytes;
@@ -39,29 +38,48 @@ struct DoubleTile {
     return row * kPitch + column;
   }
 
-  // A panel of X as [k][x]; neighbouring threads read what is close in memory.
-  static __device__ __forceinline__ void load(double* to, const OuterTask& task, int panel,
+  // A panel as [k][x]; neighbouring threads read what is close in memory.
+  template <class Source>
+  static __device__ __forceinline__ void load(double* to, const Source& source, int panel,
                                               int chunk) {
-    const auto* x = assume_global(static_cast<const unsigned char*>(task.x));
+    const Operand& operand = matrix_of(source, chunk);
+    const auto* data = assume_global(static_cast<const unsigned char*>(operand.data));
     for (int i = int(threadIdx.x); i < kTile * kDepth; i += kThreads) {
-      const int r = task.transposed ? i % kTile : i / kDepth;
-      const int k = task.transposed ? i / kTile : i % kDepth;
-      const int row = panel * kTile + r, column = chunk * kDepth + k;
-      const bool inside = row < task.rows && column < task.columns;
-      to[k * kPitch + r] =
-          inside ? load_double(x, task.dtype, row * task.row_stride + column * task.column_stride)
+      const int row = operand.transposed ? i % kTile : i / kDepth;
+      const int column = operand.transposed ? i / kTile : i % kDepth;
+      const int x = panel * kTile + row, k = chunk * kDepth + column;
+      const bool inside = x < operand.x_count && k < operand.k_count;
+      to[column * kPitch + row] =
+          inside ? load_double(data, operand.dtype, x * operand.x_stride + k * operand.k_stride)
                  : 0.0;
     }
   }
 
+  template <class LeftOperand, class RightOperand>
   static __device__ __forceinline__ void accumulate(Sums& sums, unsigned char* shared,
-                                                    const OuterTask& task, const OuterStep& step) {
+                                                    const LeftOperand& left,
+                                                    const RightOperand& right,
+                                                    const TileStep& step) {
+    accumulate_chunks(sums, shared, left, right, step, false);
+  }
+
+  // sums += x xT: on the diagonal one panel serves as both.
+  static __device__ __forceinline__ void accumulate_square(Sums& sums, unsigned char* shared,
+                                                           const Operand& x, const TileStep& step) {
+    accumulate_chunks(sums, shared, x, x, step, step.row == step.column);
+  }
+
+  template <class LeftOperand, class RightOperand>
+  static __device__ __forceinline__ void accumulate_chunks(Sums& sums, unsigned char* shared,
+                                                           const LeftOperand& left_operand,
+                                                           const RightOperand& right_operand,
+                                                           const TileStep& step, bool diagonal) {
     double* const left = reinterpret_cast<double*>(shared);
-    double* const right = left + (step.row == step.column ? 0 : kOperand);
+    double* const right = left + (diagonal ? 0 : kOperand);
     const int row = int(threadIdx.x) / kLanes, column = int(threadIdx.x) % kLanes;
     for (int chunk = step.first_chunk; chunk < step.last_chunk; ++chunk) {
-      load(left, task, step.row, chunk);
-      if (right != left) load(right, task, step.column, chunk);
+      load(left, left_operand, step.row, chunk);
+      if (!diagonal) load(right, right_operand, step.column, chunk);
       __syncthreads();
 #pragma unroll
       for (int k = 0; k < kDepth; ++k) {

@@ -1,10 +1,10 @@
-// Which block of a CUDA grid makes which output tiles of a ragged list of outer products.
+// Which block of a CUDA grid makes which output tiles of a ragged list of products.
 //
-// The work is a line: all lower-triangle tiles of all grids one after another, each as long as its
-// cost (its chunks of depth, and its epilogue). The line is cut into one equal piece for each
-// block. A cut that falls inside a tile splits it along its depth, so that few large tiles keep a
-// whole device busy; the parts of a tile belong to consecutive blocks and are summed in that order,
-// whoever comes last. A block then differs from the average by less than one tile.
+// The work is a line: all tiles of all grids one after another, each as long as its cost (its
+// chunks of depth, and its epilogue). The line is cut into one equal piece for each block. A cut
+// that falls inside a tile splits it along its depth, so that few large tiles keep a whole device
+// busy; the parts of a tile belong to consecutive blocks and are summed in that order, whoever
+// comes last. A block then differs from the average by less than one tile.
 //
 // Only the cuts are stored: a block walks from one to the next. They depend on shapes alone and
 // cost O(grids + blocks) to make, whatever the number of tiles.
@@ -16,17 +16,18 @@
 
 namespace kronext {
 
-// The lower-triangle tiles of one matrix.
+// The tiles of one product, row by row.
 struct TileGrid {
-  int32_t panels;    // tiles along each dimension
-  int32_t chunks;    // of depth, in each tile
-  int32_t epilogue;  // cost of reading and writing a tile, in chunks
+  int32_t rows, columns;  // tiles along each dimension
+  int32_t chunks;         // of depth, in each tile
+  int32_t epilogue;       // cost of reading and writing a tile, in chunks
+  int32_t lower;          // only the tiles on and below the diagonal
 };
 
 // A place on the line.
-struct alignas(16) OuterCut {
+struct alignas(16) TileCut {
   int32_t grid;
-  int32_t row, column;  // of the tile, row >= column
+  int32_t row, column;  // of the tile
   int32_t chunk;        // 0: at the beginning of the tile, which is then not split here
   int32_t part;         // of the tile, counted from 0: the part that begins here
   int32_t parts;        // of the tile, in all
@@ -34,7 +35,7 @@ struct alignas(16) OuterCut {
   int32_t group;        // of the tile among all split tiles
 };
 
-struct OuterScheduleSize {
+struct TileScheduleSize {
   int64_t slots = 0;   // partial tiles of workspace
   int64_t groups = 0;  // split tiles, with an arrival counter each
 };
@@ -44,8 +45,8 @@ constexpr int64_t kMinPartChunks = 8;
 // The last block to arrive reads all parts of a tile.
 constexpr int64_t kMaxParts = 32;
 
-KRONEXT_HOST_DEVICE int64_t lower_tiles(const TileGrid& grid) {
-  return int64_t(grid.panels) * (grid.panels + 1) / 2;
+KRONEXT_HOST_DEVICE int64_t tile_count(const TileGrid& grid) {
+  return grid.lower ? int64_t(grid.rows) * (grid.rows + 1) / 2 : int64_t(grid.rows) * grid.columns;
 }
 
 KRONEXT_HOST_DEVICE int64_t tile_cost(const TileGrid& grid) {
@@ -58,12 +59,18 @@ KRONEXT_HOST_DEVICE int64_t most_parts(const TileGrid& grid) {
   return parts < 1 ? 1 : parts > kMaxParts ? kMaxParts : parts;
 }
 
-KRONEXT_HOST_DEVICE bool same_tile(const OuterCut& a, const OuterCut& b) {
+KRONEXT_HOST_DEVICE bool same_tile(const TileCut& a, const TileCut& b) {
   return a.grid == b.grid && a.row == b.row && a.column == b.column;
 }
 
-// Row and column of tile `number`, counted along the rows of the lower triangle.
-KRONEXT_HOST_DEVICE void tile_at(int64_t number, int32_t& row, int32_t& column) {
+// Row and column of tile `number`, counted along the rows of the grid.
+KRONEXT_HOST_DEVICE void tile_at(const TileGrid& grid, int64_t number, int32_t& row,
+                                 int32_t& column) {
+  if (!grid.lower) {
+    row = int32_t(number / grid.columns);
+    column = int32_t(number % grid.columns);
+    return;
+  }
   int64_t low = 0, high = int64_t(1) << 31;  // row (row + 1) / 2 <= number
   while (high - low > 1) {
     const int64_t middle = (low + high) / 2;
@@ -75,21 +82,21 @@ KRONEXT_HOST_DEVICE void tile_at(int64_t number, int32_t& row, int32_t& column) 
 
 // Cuts the line into `blocks` pieces: block b works from cuts[b] to cuts[b + 1].
 // Every grid has at least one tile.
-static inline OuterScheduleSize cut_outer_schedule(const TileGrid* grids, int64_t count,
-                                                   int64_t blocks, OuterCut* cuts) {
+static inline TileScheduleSize cut_tiles(const TileGrid* grids, int64_t count, int64_t blocks,
+                                         TileCut* cuts) {
   int64_t total = 0;
-  for (int64_t g = 0; g < count; ++g) total += lower_tiles(grids[g]) * tile_cost(grids[g]);
+  for (int64_t g = 0; g < count; ++g) total += tile_count(grids[g]) * tile_cost(grids[g]);
 
-  OuterScheduleSize size;
+  TileScheduleSize size;
   int64_t grid = 0, passed = 0;  // grids before this one, and their cost
   int64_t split_from = 0;        // first cut inside the tile of the latest cut
   for (int64_t b = 0; b <= blocks; ++b) {
     const int64_t position = total / blocks * b + total % blocks * b / blocks;
-    while (grid < count && position - passed >= lower_tiles(grids[grid]) * tile_cost(grids[grid])) {
-      passed += lower_tiles(grids[grid]) * tile_cost(grids[grid]);
+    while (grid < count && position - passed >= tile_count(grids[grid]) * tile_cost(grids[grid])) {
+      passed += tile_count(grids[grid]) * tile_cost(grids[grid]);
       ++grid;
     }
-    OuterCut& cut = cuts[b];
+    TileCut& cut = cuts[b];
     cut = {int32_t(grid), 0, 0, 0, 0, 1, 0, 0};
     if (grid == count) continue;
     const TileGrid& here = grids[grid];
@@ -105,16 +112,16 @@ static inline OuterScheduleSize cut_outer_schedule(const TileGrid* grids, int64_
       ++tile;
       part = 0;
     }
-    if (tile == lower_tiles(here)) {
+    if (tile == tile_count(here)) {
       cut.grid = int32_t(grid + 1);
       continue;
     }
-    tile_at(tile, cut.row, cut.column);
+    tile_at(here, tile, cut.row, cut.column);
     cut.chunk = int32_t(here.chunks * part / parts);
     if (cut.chunk == 0) continue;
     // Parts are numbered by the cuts that really fall into the tile; equal cuts leave a block idle.
     if (b > 0 && cuts[b - 1].chunk > 0 && same_tile(cuts[b - 1], cut)) {
-      const OuterCut& before = cuts[b - 1];
+      const TileCut& before = cuts[b - 1];
       const int32_t is_new = before.chunk < cut.chunk;
       cut.part = before.part + is_new;
       cut.slot = before.slot;
@@ -133,22 +140,20 @@ static inline OuterScheduleSize cut_outer_schedule(const TileGrid* grids, int64_
 }
 
 // One tile, or one part of it, as a block meets it on its way between two cuts.
-struct OuterStep {
+struct TileStep {
   int32_t grid, row, column;
   int32_t first_chunk, last_chunk;
   int32_t part, parts, slot, group;
 };
 
-KRONEXT_HOST_DEVICE bool at_end(const OuterCut& at, const OuterCut& end) {
+KRONEXT_HOST_DEVICE bool at_end(const TileCut& at, const TileCut& end) {
   return same_tile(at, end) && at.chunk == end.chunk;
 }
 
-// Takes the step that begins at `at`, in a grid of so many panels and chunks, and moves `at` behind
-// it.
-KRONEXT_HOST_DEVICE OuterStep take_step(OuterCut& at, const OuterCut& end, int32_t panels,
-                                        int32_t chunks) {
+// Takes the step that begins at `at`, in its grid, and moves `at` behind it.
+KRONEXT_HOST_DEVICE TileStep take_step(TileCut& at, const TileCut& end, const TileGrid& grid) {
   const bool begins_split = at.chunk > 0, ends_split = same_tile(at, end);
-  OuterStep step = {at.grid, at.row, at.column, at.chunk, chunks, 0, 1, 0, 0};
+  TileStep step = {at.grid, at.row, at.column, at.chunk, grid.chunks, 0, 1, 0, 0};
   if (ends_split) {
     step.last_chunk = end.chunk;
     step.parts = end.parts;
@@ -166,11 +171,11 @@ KRONEXT_HOST_DEVICE OuterStep take_step(OuterCut& at, const OuterCut& end, int32
     return step;
   }
   at.chunk = 0;
-  if (++at.column > at.row) {
+  if (++at.column > (grid.lower ? at.row : grid.columns - 1)) {
     at.column = 0;
     ++at.row;
   }
-  if (at.row == panels) {
+  if (at.row == grid.rows) {
     at.row = 0;
     ++at.grid;
   }

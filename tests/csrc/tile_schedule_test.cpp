@@ -1,6 +1,6 @@
 // Every tile is made exactly once along its whole depth, the parts of a split tile know each other,
 // and no block has more than one tile beyond its share.
-#include "csrc/core/outer_schedule.h"
+#include "csrc/core/tile_schedule.h"
 
 #include <algorithm>
 #include <map>
@@ -15,16 +15,16 @@ using namespace kronext;
 using Tile = std::tuple<int, int, int>;
 
 // Walks all blocks as the kernel does; returns the steps of each tile and the cost of each block.
-static std::map<Tile, std::vector<OuterStep>> walk(const std::vector<TileGrid>& grids,
-                                                   const std::vector<OuterCut>& cuts,
-                                                   std::vector<int64_t>& costs) {
-  std::map<Tile, std::vector<OuterStep>> tiles;
+static std::map<Tile, std::vector<TileStep>> walk(const std::vector<TileGrid>& grids,
+                                                  const std::vector<TileCut>& cuts,
+                                                  std::vector<int64_t>& costs) {
+  std::map<Tile, std::vector<TileStep>> tiles;
   for (size_t block = 0; block + 1 < cuts.size(); ++block) {
     int64_t cost = 0;
-    OuterCut at = cuts[block];
+    TileCut at = cuts[block];
     while (!at_end(at, cuts[block + 1])) {
       const TileGrid& grid = grids.at(size_t(at.grid));
-      const OuterStep step = take_step(at, cuts[block + 1], grid.panels, grid.chunks);
+      const TileStep step = take_step(at, cuts[block + 1], grid);
       cost +=
           step.last_chunk - step.first_chunk + (step.part + 1 == step.parts ? grid.epilogue : 0);
       tiles[{step.grid, step.row, step.column}].push_back(step);
@@ -34,14 +34,14 @@ static std::map<Tile, std::vector<OuterStep>> walk(const std::vector<TileGrid>& 
   return tiles;
 }
 
-static void check_tile(const Tile& tile, const TileGrid& grid, std::vector<OuterStep> steps,
+static void check_tile(const Tile& tile, const TileGrid& grid, std::vector<TileStep> steps,
                        std::set<int>& slots, std::set<int>& groups) {
   const auto [number, row, column] = tile;
   std::sort(steps.begin(), steps.end(),
-            [](const OuterStep& a, const OuterStep& b) { return a.part < b.part; });
+            [](const TileStep& a, const TileStep& b) { return a.part < b.part; });
   int chunk = 0;
   for (size_t part = 0; part < steps.size(); ++part) {
-    const OuterStep& step = steps[part];
+    const TileStep& step = steps[part];
     EXPECT(step.first_chunk == chunk && step.part == int(part) && step.parts == int(steps.size()),
            "grid %d tile (%d, %d): part %zu begins at chunk %d of %d as part %d of %d", number, row,
            column, part, step.first_chunk, chunk, step.part, step.parts);
@@ -62,25 +62,25 @@ static void check_tile(const Tile& tile, const TileGrid& grid, std::vector<Outer
 }
 
 static void check_schedule(const std::vector<TileGrid>& grids, int64_t blocks) {
-  std::vector<OuterCut> cuts(size_t(blocks) + 1);
-  const OuterScheduleSize size =
-      cut_outer_schedule(grids.data(), int64_t(grids.size()), blocks, cuts.data());
+  std::vector<TileCut> cuts(size_t(blocks) + 1);
+  const TileScheduleSize size = cut_tiles(grids.data(), int64_t(grids.size()), blocks, cuts.data());
   std::vector<int64_t> costs;
   const auto tiles = walk(grids, cuts, costs);
 
   size_t expected = 0;
   int64_t total = 0, longest_tile = 0;
   for (const TileGrid& grid : grids) {
-    expected += size_t(lower_tiles(grid));
-    total += lower_tiles(grid) * tile_cost(grid);
+    expected += size_t(tile_count(grid));
+    total += tile_count(grid) * tile_cost(grid);
     longest_tile = std::max(longest_tile, tile_cost(grid));
   }
   EXPECT(tiles.size() == expected, "%zu tiles of %zu are made", tiles.size(), expected);
   std::set<int> slots, groups;
   for (const auto& [tile, steps] : tiles) {
     const auto [grid, row, column] = tile;
-    EXPECT(column <= row && row < grids[size_t(grid)].panels, "grid %d has no tile (%d, %d)", grid,
-           row, column);
+    const TileGrid& g = grids[size_t(grid)];
+    EXPECT(row < g.rows && column < (g.lower ? row + 1 : g.columns), "grid %d has no tile (%d, %d)",
+           grid, row, column);
     check_tile(tile, grids[size_t(grid)], steps, slots, groups);
   }
   EXPECT(int64_t(slots.size()) == size.slots && int64_t(groups.size()) == size.groups,
@@ -99,17 +99,17 @@ int main() {
   for (int round = 0; round < 2000; ++round) {
     std::vector<TileGrid> grids(size_t(below(6)));
     for (TileGrid& grid : grids) {
-      grid = {1 + (below(3) ? below(4) : below(30)), below(3) ? below(20) : below(600),
-              1 + below(40)};
+      const auto panels = [&] { return 1 + (below(3) ? below(4) : below(30)); };
+      grid = {panels(), panels(), below(3) ? below(20) : below(600), 1 + below(40), below(2)};
     }
     check_schedule(grids, 1 + below(200));
   }
   // One long tile on many blocks, and a thousand tiny ones.
-  check_schedule({{1, 4096, 20}}, 132);
-  check_schedule(std::vector<TileGrid>(1000, {1, 1, 16}), 396);
+  check_schedule({{1, 1, 4096, 20, 1}}, 132);
+  check_schedule(std::vector<TileGrid>(1000, {1, 1, 1, 16, 0}), 396);
   for (int64_t number = 0; number < 5000; ++number) {
     int32_t row, column;
-    tile_at(number, row, column);
+    tile_at({100, 100, 1, 1, 1}, number, row, column);
     EXPECT(column <= row && int64_t(row) * (row + 1) / 2 + column == number, "tile %ld is (%d, %d)",
            long(number), row, column);
   }
