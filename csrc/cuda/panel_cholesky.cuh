@@ -41,7 +41,8 @@ struct PanelElimination {
   Shared& shared;
 
   Wide diagonal[kRows];
-  unsigned alive;  // bit m: row threadIdx.x + 256 m
+  // Bit m: row threadIdx.x + 256 m was no pivot yet; rounding that is left in those is no pivot.
+  unsigned alive;
 
   template <class F>
   __device__ __forceinline__ void for_each_row(const F& f) {

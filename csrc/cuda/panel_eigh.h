@@ -17,7 +17,7 @@
 //   2 p (7 + log4(2 n))     factorisation: one for 32 columns and attempted shift
 //   40 (2 p - 1)            sweeps: two for each round of 20 sweeps; about 6 to 14 have work
 //   10                      all the rest
-// so 730 launches for n = 512 and 3400 for n = 2048. Nothing here allocates, synchronises or looks
+// so 800 launches for n = 512 and 3400 for n = 2048. Nothing here allocates, synchronises or looks
 // at device data, so all of it may be captured into a CUDA graph. Results repeat bit for bit, and
 // do not depend on what else is in the list.
 #pragma once

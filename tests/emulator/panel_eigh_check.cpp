@@ -121,7 +121,7 @@ std::vector<Problem> problems() {
     for (int k = 0; k < n; ++k) {
       const double sine = std::sin(M_PI * (i + 1) * (k + 1) / (n + 1));
       all.back().basis()[i * n + k] =
-          float(std::sqrt(2. / (n + 1)) * sine) + 1e-6f * normal(random);
+          float(std::sqrt(2. / (n + 1)) * sine) + 3e-6f * normal(random);
     }
   }
   return all;

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from kernel_check import OPS, compile_all, load_shapes, rule_for
+from kernel_check import OPS, compile_all, find_shape, load_shapes, rule_for
 from kernel_rules import KernelShape, Rule, occupancy, problems
 from sass import Kernel, missing_tools, read_ptxas
 from worse import Worse, compile_example
@@ -31,8 +31,11 @@ def shapes() -> list[KernelShape]:
     return load_shapes()
 
 
-def example_problems(op: ModuleType, kernel: Kernel, shapes: list[KernelShape]) -> list[str]:
+def example_problems(
+    op: ModuleType, kernels: list[Kernel], shapes: list[KernelShape]
+) -> list[str]:
     (shape,) = [s for s in shapes if (s.op, s.name) == (op.OP, op.EXAMPLE)]
+    (kernel,) = [k for k in kernels if find_shape(k, shapes) == shape]
     return problems(kernel, shape, rule_for(shape))
 
 

@@ -17,8 +17,8 @@ class Worse:
     complaint: str  # part of what the rule must say
 
 
-def compile_example(source: str, folder: Path, worse: Worse | None = None) -> Kernel:
-    """The one kernel of `source`, from the project's headers with the changes in one of them."""
+def compile_example(source: str, folder: Path, worse: Worse | None = None) -> list[Kernel]:
+    """The kernels of `source`, from the project's headers with the changes in one of them."""
     shutil.copytree(ROOT / "csrc", folder / "csrc")
     if worse is not None:
         header = folder / "csrc" / "cuda" / worse.header
@@ -29,5 +29,4 @@ def compile_example(source: str, folder: Path, worse: Worse | None = None) -> Ke
         header.write_text(text)
     path = folder / "example.cu"
     path.write_text(source)
-    (kernel,) = compile_kernels(path, "90a", folder, include=(folder,))
-    return kernel
+    return compile_kernels(path, "90a", folder, include=(folder,))

@@ -1,0 +1,109 @@
+"""The panel eigensolver: what its machine code must look like, what it costs, how it could be worse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kernel_costs import Cost
+from kernel_rules import DOUBLE_ARITHMETIC, KernelShape, Rule
+
+from worse import Worse
+
+OP = "panel_eigh"
+TITLE = "eigh and inverse_root above 160 rows"
+ADDRESSES = "addresses of the epilogue, once a tile"
+RULES = (
+    Rule("measure|vectors", registers=40, required=(), forbidden=DOUBLE_ARITHMETIC),
+    Rule("spectrum", registers=80, required=("DFMA",), forbidden=()),
+    Rule(
+        "(eliminate|form|multiply basis|project) float64",
+        registers=128,
+        required=("DFMA", r"LDS\.128"),
+        forbidden=(),
+        spill_bytes=48,
+        reason=ADDRESSES,
+    ),
+    Rule(
+        "(eliminate|form|multiply basis|project) two floats",
+        registers=128,
+        required=("FFMA", r"LDS\.128"),
+        forbidden=("DFMA",),
+        spill_bytes=48,
+        reason=ADDRESSES,
+    ),
+    Rule(
+        "basis defect|mend basis|orient|gram|update|root",
+        registers=128,
+        required=("FFMA", r"LDS\.128"),
+        forbidden=DOUBLE_ARITHMETIC,
+        spill_bytes=16,
+        reason=ADDRESSES,
+    ),
+)
+
+TILE, PANEL, GRAM_ROWS = 64, 32, 128
+# float32 instructions for a multiply-add of two floats, each counted as two operations.
+TWO_FLOATS = 15
+
+
+def costs_of(name: str, n: int) -> Cost:
+    """All launches of a kernel for one matrix; of gram and update those of one sweep.
+
+    What tiles read twice counts twice: it comes from the second-level cache.
+    """
+    tiles = -(-n // TILE)
+    lower, every = tiles * (tiles + 1) // 2, tiles**2
+    square, entry = n * n, 2 * TILE * TILE  # operations for each of depth
+    meetings = (2 * tiles - 1) * tiles
+    parts = -(-n // GRAM_ROWS)
+    operand = TILE * n * 4
+    steps = -(-n // PANEL)
+    read, written, operations = {
+        "measure": (square * 2, 0, 0),
+        "basis defect": (lower * 2 * operand, square * 4, lower * entry * n),
+        "mend basis": (every * 2 * operand, square * 4, every * entry * n),
+        "multiply basis": (every * 2 * operand, square * 8, every * entry * n),
+        "project": (lower * 3 * operand, square * 8, lower * entry * n),
+        "eliminate": (steps * lower * TILE * TILE * 8, steps * square * 8,
+                      steps * lower * entry * PANEL),
+        "orient": (every * 2 * operand, square * 4, every * entry * n),
+        "gram": (meetings * 2 * operand, meetings * (parts + 1) * TILE * TILE * 4,
+                 meetings * entry * n),
+        "update": (meetings * (operand + tiles * TILE * TILE * 4), meetings * operand,
+                   meetings * entry * n),
+        "form": (every * 2 * operand, tiles * n * 8, every * entry * n),
+        "spectrum": (square * 4, n * 24, 2 * square),
+        "vectors": (square * 4, square * 4, 0),
+        "root": (lower * 2 * operand, square * 4, lower * entry * n),
+    }[name.removesuffix(" float64").removesuffix(" two floats")]  # fmt: skip
+    if name.endswith("two floats"):
+        return Cost(read, written, operations * TWO_FLOATS, "float32")
+    wide = name.endswith("float64") or name == "spectrum"
+    return Cost(read, written, operations, "float64" if wide else "float32")
+
+
+def costs(shapes: list[KernelShape]) -> Iterator[tuple[str, str, Cost]]:
+    """Kernel, matrix and cost."""
+    for n in (512, 2048):
+        for shape in shapes:
+            yield shape.name, f"n = {n}", costs_of(shape.name, n)
+
+
+EXAMPLE = "gram"
+EXAMPLE_SOURCE = '#include "csrc/cuda/panel_sweep.cuh"\n'
+WORSE = {
+    "a loop over registers": Worse(
+        "panel_sweep.cuh",
+        [("#pragma unroll\n      for (int e = 0; e < 2; ++e) {",
+          "#pragma unroll 1\n      for (int e = 0; e < 2; ++e) {")],
+        "local memory in the loop",
+    ),
+    "operands number by number": Worse(
+        "product_tile.cuh", [("struct alignas(16) Four", "struct Four")], r"no LDS\.128"
+    ),
+    "sums in float64": Worse(
+        "product_tile.cuh",
+        [("return fmaf(x, y, sum);", "return float(double(x) * y + sum);")],
+        "has D(ADD",
+    ),
+}  # fmt: skip
