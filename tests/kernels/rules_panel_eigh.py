@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from kernel_costs import Cost
 from kernel_rules import DOUBLE_ARITHMETIC, KernelShape, Rule
-
 from worse import Worse
 
 OP = "panel_eigh"
