@@ -91,12 +91,6 @@ def costs(shapes: list[KernelShape]) -> Iterator[tuple[str, str, Cost]]:
 EXAMPLE = "gram"
 EXAMPLE_SOURCE = '#include "csrc/cuda/panel_sweep.cuh"\n'
 WORSE = {
-    "a loop over registers": Worse(
-        "panel_sweep.cuh",
-        [("#pragma unroll\n      for (int e = 0; e < 2; ++e) {",
-          "#pragma unroll 1\n      for (int e = 0; e < 2; ++e) {")],
-        "local memory in the loop",
-    ),
     "operands number by number": Worse(
         "product_tile.cuh", [("struct alignas(16) Four", "struct Four")], r"no LDS\.128"
     ),
