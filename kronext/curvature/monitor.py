@@ -53,9 +53,9 @@ class Monitor:
         optimizer: of `kronext.optim`, or any other torch optimizer.
         named_parameters: which of its parameters to watch, and their names. By default all that
             are matrices, named by their place.
-        every: steps between gradients that the products see.
-        factors_every: steps between gradients that the factors see, which cost more; by default 25,
-            and 150 with an optimizer that has no factors of its own and therefore cheaper steps.
+        every: steps between gradients that the products see; by default 25, or 50 with an
+            optimizer that has no factors of its own and therefore cheaper steps.
+        factors_every: likewise for `L`, `R`, `L*` and `R*`; 40 or 300.
         probes: products for each weight; the error of the similarity falls with the root of it.
         block_size: largest side of a block, for optimizers that have none of their own.
         seed: of the probes.
@@ -72,7 +72,7 @@ class Monitor:
         optimizer: Optimizer,
         named_parameters: Iterable[tuple[str, Tensor]] | None = None,
         *,
-        every: int = 20,
+        every: int | None = None,
         factors_every: int | None = None,
         probes: int = 8,
         block_size: int = 1024,
@@ -85,8 +85,9 @@ class Monitor:
             )
         engine = getattr(optimizer, "engine", None)
         self._has_factors = isinstance(engine, KroneckerPreconditioner)
-        if factors_every is None:
-            factors_every = 25 if self._has_factors else 150
+        usual_every, usual_factors_every = (25, 40) if self._has_factors else (50, 300)
+        every = usual_every if every is None else every
+        factors_every = usual_factors_every if factors_every is None else factors_every
         check_count("Monitor", "every", every)
         check_count("Monitor", "factors_every", factors_every)
         check_count("Monitor", "probes", probes)

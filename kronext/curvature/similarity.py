@@ -17,7 +17,7 @@ _ENTRIES = 2**24
 
 
 def cosine_similarity(
-    truth: Samples | Truth, approximation: Approximation, *, shape: tuple[int, int] | None = None
+    truth: Samples | Truth, factors: Approximation, *, shape: tuple[int, int] | None = None
 ) -> float:
     """`cos(H, M) = <H, M> / (||H||_F ||M||_F)`, exact for the given samples.
 
@@ -29,7 +29,7 @@ def cosine_similarity(
         truth: what `second_moment` accepts, another approximation, or anything with `norm()` and
             `inner(approximation)`, which is given approximations of norm 1 (as the estimate of
             `hutchinson`).
-        approximation: what an estimator of this package gives.
+        factors: the approximation, of any kind.
         shape: `(m, n)`, with a dense `H` only.
 
     Raises:
@@ -40,13 +40,13 @@ def cosine_similarity(
     Source: Section 2.2 and Appendix B of Morwani et al. 2024, without the sampling of Appendix B.
     """
     matrix = truth.unit() if isinstance(truth, Approximation) else as_truth(truth, shape)
-    if isinstance(matrix, (SecondMoment, Approximation)) and matrix.shape != approximation.shape:
+    if isinstance(matrix, (SecondMoment, Approximation)) and matrix.shape != factors.shape:
         raise ValueError(
-            "cosine_similarity: truth and approximation must have the same (m, n) "
-            f"(got truth={matrix.shape}, approximation={approximation.shape})"
+            "cosine_similarity: truth and factors must have the same (m, n) "
+            f"(got truth={matrix.shape}, factors={factors.shape})"
         )
     norm = matrix.norm()
-    return matrix.inner(approximation.unit()) / norm if norm else float("nan")
+    return matrix.inner(factors.unit()) / norm if norm else float("nan")
 
 
 class Alignment(NamedTuple):

@@ -220,5 +220,5 @@ def test_samples_of_no_known_form_are_refused(samples, shape, error, message):
 
 def test_factors_of_another_shape_are_refused(gradients):
     factors = curvature.shampoo2(gradients(5, 4, 3))
-    with pytest.raises(ValueError, match=r"truth=\(3, 4\), approximation=\(4, 3\)"):
+    with pytest.raises(ValueError, match=r"truth=\(3, 4\), factors=\(4, 3\)"):
         curvature.cosine_similarity(gradients(5, 3, 4), factors)
