@@ -85,7 +85,7 @@ KRONEXT_HOST_DEVICE TwoFloat multiply_add(float x, float y, const TwoFloat& sum)
   return ordered_sum(total.high, rounded_sum(total.low, rounded_sum(sum.low, product.low)));
 }
 
-// 1 / sqrt(x) from an approximation: one Newton step.
+// 1 / sqrt(x) from an approximation that is off by a few units: one Newton step, about 42 bits.
 KRONEXT_HOST_DEVICE TwoFloat refined_inverse_root(const TwoFloat& x, float approximation) {
   const TwoFloat y = approximation;
   const TwoFloat residual = TwoFloat(1.f) - x * (y * y);

@@ -165,6 +165,7 @@ struct ResidentSolver {
       squares = fmaf(i == j ? off : 2.f * off, off, squares);
       second[j * pitch + i] = second[i * pitch + j] = (i == j ? 1.f : 0.f) - 0.5f * off;
     });
+    threads.sync();
     return sqrtf(threads.sum(squares, scratch));
   }
 

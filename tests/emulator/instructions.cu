@@ -71,6 +71,17 @@ __global__ void ballot(uint32_t votes, uint32_t* out) {
   if (threadIdx.x == 0) *out = result;
 }
 
+__global__ void reduce(bool any, uint32_t* values, int width) {
+  const int lane = int(threadIdx.x);
+  const unsigned mask = (width == 32 ? ~0u : (1u << width) - 1) << lane / width * width;
+  const uint32_t mine = values[lane];
+  values[lane] = any ? uint32_t(__any_sync(mask, mine & 1)) : __reduce_max_sync(mask, mine);
+}
+
+__global__ void approximate(float x, float y, float* out) {
+  *out = y == 0 ? rsqrtf(x) : __fdividef(x, y);
+}
+
 }  // namespace
 
 std::vector<float> run_mma(const Registers& a, const Registers& b, std::vector<float> d,
@@ -117,6 +128,24 @@ std::vector<float> run_shuffle(const std::string& kind, std::vector<float> value
 uint32_t run_ballot(uint32_t votes) {
   uint32_t result;
   cuda::launch(ballot, {1, kLanes, 0}, nullptr, votes, &result);
+  return result;
+}
+
+Registers run_reduce_max(Registers values, int width) {
+  cuda::launch(reduce, {1, kLanes, 0}, nullptr, false, values.data(), width);
+  return values;
+}
+
+Registers run_any_odd(Registers values, int width) {
+  cuda::launch(reduce, {1, kLanes, 0}, nullptr, true, values.data(), width);
+  return values;
+}
+
+float run_rsqrt(float x) { return run_fdividef(x, 0); }
+
+float run_fdividef(float x, float y) {
+  float result;
+  cuda::launch(approximate, {1, 1, 0}, nullptr, x, y, &result);
   return result;
 }
 

@@ -28,4 +28,11 @@ std::vector<float> run_shuffle(const std::string& kind, std::vector<float> value
                                int width);
 uint32_t run_ballot(uint32_t votes);
 
+// What each lane learns from its own group of `width` lanes: the largest value, whether any is odd.
+Registers run_reduce_max(Registers values, int width);
+Registers run_any_odd(Registers values, int width);
+
+float run_rsqrt(float x);
+float run_fdividef(float x, float y);
+
 }  // namespace kronext::emulator

@@ -33,6 +33,10 @@ void define_machine(py::module_& m) {
   m.def("run_half_to_float", &run_half_to_float);
   m.def("run_shuffle", &run_shuffle);
   m.def("run_ballot", &run_ballot);
+  m.def("run_reduce_max", &run_reduce_max);
+  m.def("run_any_odd", &run_any_odd);
+  m.def("run_rsqrt", &run_rsqrt);
+  m.def("run_fdividef", &run_fdividef);
 }
 
 void define_kernels(py::module_& m) {

@@ -174,6 +174,26 @@ def test_ballot(emulator: ModuleType) -> None:
         assert emulator.run_ballot(votes) == votes
 
 
+@pytest.mark.parametrize("width", [8, 32])
+def test_reductions_stay_in_their_group(width: int, emulator: ModuleType) -> None:
+    values = [lane * 37 % 64 * 2 + (lane == 19) for lane in range(32)]
+    groups = [values[first : first + width] for first in range(0, 32, width)]
+    largest = [max(group) for group in groups for _ in group]
+    assert emulator.run_reduce_max(values, width) == largest
+    any_odd = [int(any(v % 2 for v in group)) for group in groups for _ in group]
+    assert emulator.run_any_odd(values, width) == any_odd
+
+
+def test_approximate_instructions_are_off_by_two_units_at_most(emulator: ModuleType) -> None:
+    torch.manual_seed(0)
+    x, y = (torch.rand(300) + 0.5 for _ in range(2))
+    quotients = torch.tensor([emulator.run_fdividef(a, b) for a, b in zip(x, y, strict=True)])
+    roots = torch.tensor([emulator.run_rsqrt(a) for a in x])
+    for result, exact in ((quotients, x.double() / y.double()), (roots, x.double().rsqrt())):
+        error = ((result.double() - exact) / exact).abs().max()
+        assert 2**-23 < error < 2.5 * 2**-23
+
+
 @pytest.mark.parametrize("header", ["ptx.cuh", "launch.cuh"])
 def test_a_twin_has_the_names_of_its_header(header: str) -> None:
     """A name without a twin would show only when a kernel first uses it."""
