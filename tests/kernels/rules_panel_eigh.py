@@ -92,14 +92,15 @@ def costs(shapes: list[KernelShape]) -> Iterator[tuple[str, str, Cost]]:
 EXAMPLE = "gram"
 EXAMPLE_SOURCE = '#include "csrc/cuda/panel_sweep.cuh"\n'
 WORSE = {
-    "a loop over registers": Worse(
+    "registers for four blocks": Worse(
         "panel_sweep.cuh",
-        [("#pragma unroll\n      for (int e = 0; e < 2; ++e) {",
-          "#pragma unroll 1\n      for (int e = 0; e < 2; ++e) {")],
+        [("__launch_bounds__(kTileThreads, 2)", "__launch_bounds__(kTileThreads, 4)")],
         "local memory in the loop",
     ),
     "operands number by number": Worse(
-        "product_tile.cuh", [("struct alignas(16) Four", "struct Four")], r"no LDS\.128"
+        "product_tile.cuh",
+        [("struct alignas(16) Four", "struct Four"), ("<In*>(shared);", "<In*>(shared) + 1;")],
+        r"no LDS\.128",
     ),
     "sums in float64": Worse(
         "product_tile.cuh",
