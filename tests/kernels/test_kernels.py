@@ -31,9 +31,7 @@ def shapes() -> list[KernelShape]:
     return load_shapes()
 
 
-def example_problems(
-    op: ModuleType, kernels: list[Kernel], shapes: list[KernelShape]
-) -> list[str]:
+def example_problems(op: ModuleType, kernels: list[Kernel], shapes: list[KernelShape]) -> list[str]:
     (shape,) = [s for s in shapes if (s.op, s.name) == (op.OP, op.EXAMPLE)]
     (kernel,) = [k for k in kernels if find_shape(k, shapes) == shape]
     return problems(kernel, shape, rule_for(shape))
