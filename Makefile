@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
+# One architecture is enough to try the CUDA module where no GPU is; the tests compile the kernels for all of them.
+export KRONEXT_CUDA_ARCHITECTURES ?= 90-real
+
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test other-torch lint format clean
 

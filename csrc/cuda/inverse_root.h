@@ -41,6 +41,7 @@ struct InverseRootPlan {
   std::vector<InverseRootGroup> groups;  // one launch each
   std::vector<int64_t> large;            // members that no kernel here takes
   int64_t table_bytes = 0;
+  static constexpr int64_t workspace_bytes = 0;
 };
 
 // Reads sizes, and which matrices have a basis.

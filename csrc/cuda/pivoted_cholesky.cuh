@@ -25,11 +25,14 @@ class PivotedCholesky {
  public:
   static constexpr int kTileRows = 4, kTileColumns = 8;
 
-  // Tiles are counted along the rows of the lower triangle.
+  // Tiles are counted along the rows of the lower triangle: (r + 1)^2 / 4 lie before row r, and 4 t
+  // + 3 is no square.
   __device__ __forceinline__ explicit PivotedCholesky(int thread)
-      : tile_row_(0), tile_column_(thread), pivots_(0) {
-    static_assert(tiles(Shape::kLargest / kTileRows) <= Shape::kThreads);
-    while (tile_column_ > tile_row_ / 2) tile_column_ -= tile_row_++ / 2 + 1;
+      : tile_row_(int(sqrtf(4.f * float(thread) + 3.f)) - 1),
+        tile_column_(thread - (tile_row_ + 1) * (tile_row_ + 1) / 4),
+        pivots_(0) {
+    constexpr int kTileRowsOfLargest = Shape::kLargest / kTileRows;
+    static_assert((kTileRowsOfLargest + 1) * (kTileRowsOfLargest + 1) / 4 <= Shape::kThreads);
   }
 
   // S = A + shift I, from both triangles of A.
@@ -103,12 +106,6 @@ class PivotedCholesky {
  private:
   static constexpr unsigned kTooSmall = 0xffffffffu;
 
-  static __host__ __device__ constexpr int tiles(int tile_rows) {
-    int count = 0;
-    for (int r = 0; r < tile_rows; ++r) count += r / 2 + 1;
-    return count;
-  }
-
   __device__ __forceinline__ int row(int e) const { return kTileRows * tile_row_ + e; }
   __device__ __forceinline__ int column(int c) const { return kTileColumns * tile_column_ + c; }
   __device__ __forceinline__ bool has_rows(int n) const { return row(0) < n; }
@@ -172,9 +169,9 @@ class PivotedCholesky {
     if (tile_column_ == k / kTileColumns) pivots_ |= 1u << (kTileRows + k % kTileColumns);
   }
 
-  Wide s_[kTileRows][kTileColumns];
   int tile_row_, tile_column_;
   unsigned pivots_;  // bits of rows and columns of the tile that were pivots
+  Wide s_[kTileRows][kTileColumns];
 };
 
 }  // namespace kronext::cuda

@@ -110,6 +110,13 @@ __device__ __forceinline__ T* assume_global(T* pointer) {
   return pointer;
 }
 
+// The same number, of which the compiler knows nothing: it works out again what depends on it,
+// where it would else hold that in registers from early on.
+__device__ __forceinline__ int forgotten(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 // A load that goes past the first-level cache, which does not see what other blocks have written.
 template <class T>
 __device__ __forceinline__ T load_through_l2(const T* pointer) {

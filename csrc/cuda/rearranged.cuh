@@ -40,8 +40,10 @@ struct alignas(16) RearrangedTask {
   int8_t vector;  // 16 bytes of a row at a time
 
   // Parts that an entry of a result is the sum of.
-  __device__ __forceinline__ int left_parts() const { return row_blocks * pieces; }
-  __device__ __forceinline__ int right_parts() const { return slices * (column_blocks / pieces); }
+  __host__ __device__ __forceinline__ int left_parts() const { return row_blocks * pieces; }
+  __host__ __device__ __forceinline__ int right_parts() const {
+    return slices * (column_blocks / pieces);
+  }
 };
 
 // The power of two of lanes that share a sum of so many terms.

@@ -45,7 +45,6 @@ struct ResidentSolver {
   Columns columns;
   float* second;  // of a warm start
   EliminationMemory<Wide> elimination;
-  SpectrumMemory spectrum;
   unsigned* scratch;
 
   __device__ __forceinline__ ResidentSolver(const SpectralTask& task, unsigned char* memory)
@@ -55,7 +54,6 @@ struct ResidentSolver {
     second = reinterpret_cast<float*>(memory + layout.second_at());
     elimination = {reinterpret_cast<Wide*>(memory),
                    reinterpret_cast<unsigned*>(memory + layout.padded * 8)};
-    spectrum = SpectrumMemory(memory, layout.padded);
     scratch = reinterpret_cast<unsigned*>(memory + layout.scratch_at());
   }
 
@@ -190,7 +188,8 @@ __global__ void __launch_bounds__(Shape::kBlockThreads, Shape::kBlocks)
   const int index = int(blockIdx.x) * Shape::kMatrices + place;
   if (index >= count) return;
   const SpectralTask& task = tasks[index];
-  const ResidentSolver<Shape, Wide> solver(task, shared + place * matrix_bytes);
+  unsigned char* const memory = shared + place * matrix_bytes;
+  const ResidentSolver<Shape, Wide> solver(task, memory);
   const MatrixThreads<Shape>& threads = solver.threads;
   const auto fail = [&](Info info) {
     write_failure(task, options, info, threads.thread, Shape::kThreads);
@@ -210,8 +209,7 @@ __global__ void __launch_bounds__(Shape::kBlockThreads, Shape::kBlocks)
     shift = solver.factor_cold(scale);
   }
   if (!solver.orthogonalise()) return fail(kNotConverged);
-  const Spectrum<Shape, Wide> spectrum = {threads,         task,  options, solver.columns,
-                                          solver.spectrum, scale, shift,   solver.scratch};
+  const Spectrum<Shape, Wide> spectrum(task, options, scale, shift, memory);
   spectrum.measure();
   if (!spectrum.representable()) return fail(kNotConverged);
   spectrum.write();

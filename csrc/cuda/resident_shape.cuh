@@ -32,7 +32,7 @@ struct MatrixThreads {
   unsigned mask;  // lanes of this warp that share the matrix
 
   __device__ __forceinline__ MatrixThreads()
-      : thread(int(threadIdx.x) % Shape::kThreads), mask(0xffffffffu) {
+      : thread(forgotten(int(threadIdx.x) % Shape::kThreads)), mask(0xffffffffu) {
     if constexpr (Shape::kThreads < 32) {
       const int first = int(threadIdx.x) % 32 / Shape::kThreads * Shape::kThreads;
       mask = ((1u << Shape::kThreads) - 1u) << first;

@@ -26,14 +26,23 @@ struct SpectrumMemory {
 
 template <class Shape, class Wide>
 struct Spectrum {
-  const MatrixThreads<Shape>& threads;
+  MatrixThreads<Shape> threads;
   const SpectralTask& task;
   const SpectralOptions& options;
-  Columns columns;
-  SpectrumMemory memory;
   Scale scale;
   float shift;
+  Columns columns;
+  SpectrumMemory memory;
   unsigned* scratch;
+
+  __device__ __forceinline__ Spectrum(const SpectralTask& task, const SpectralOptions& options,
+                                      const Scale& scale, float shift, unsigned char* shared)
+      : task(task), options(options), scale(scale), shift(shift) {
+    const ResidentLayout layout(forgotten(task.n));
+    columns = {reinterpret_cast<float*>(shared + layout.columns_at()), layout.pitch(), layout.n};
+    memory = SpectrumMemory(shared, layout.padded);
+    scratch = reinterpret_cast<unsigned*>(shared + layout.scratch_at());
+  }
 
   // Eigenvalues, their order, and what scales a column of M to one of U and to one of the root's.
   __device__ __forceinline__ void measure() const {
@@ -153,9 +162,11 @@ struct Spectrum {
     exponent = exponent < -63 ? -63 : exponent;
     const float down = power_of_two(-exponent), up = power_of_two(2 * exponent);
     threads.sync();  // before columns change: all have read their vectors
-    for (int k = threads.thread; k < n * columns.pitch; k += Shape::kThreads) {
-      const int column = k / columns.pitch;
-      columns.data[k] *= memory.length[column] * (memory.gain[column] * down);
+    for (int j = threads.thread / Shape::kLanes; j < n; j += Shape::kTeams) {
+      const float factor = memory.length[j] * (memory.gain[j] * down);
+      for (int i = threads.thread % Shape::kLanes; i < n; i += Shape::kLanes) {
+        columns.data[j * columns.pitch + i] *= factor;
+      }
     }
     threads.sync();
     lower_gram<Shape>(columns, threads.thread, [&](int i, int j, float product) {

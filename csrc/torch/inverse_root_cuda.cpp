@@ -30,8 +30,7 @@ void solve_by_kernels(const CudaDevice& device, const std::vector<cuda::Spectral
   const cuda::InverseRootPlan plan =
       cuda::plan_inverse_root(tasks.data(), int64_t(tasks.size()), device.shape());
   device.run(
-      plan,
-      [&](void* table, void*) { cuda::fill_inverse_root_table(plan, tasks.data(), table); },
+      plan, [&](void* table, void*) { cuda::fill_inverse_root_table(plan, tasks.data(), table); },
       [&](const void* table, void*) {
         return cuda::inverse_root(plan, table, options, device.stream());
       });
@@ -41,8 +40,7 @@ void solve_by_kernels(const CudaDevice& device, const std::vector<cuda::Spectral
   const cuda::PanelEighPlan panels =
       cuda::plan_panel_eigh(large.data(), int64_t(large.size()), device.shape());
   device.run(
-      panels,
-      [&](void* table, void*) { cuda::fill_panel_eigh_table(panels, large.data(), table); },
+      panels, [&](void* table, void*) { cuda::fill_panel_eigh_table(panels, large.data(), table); },
       [&](const void* table, void* workspace) {
         return cuda::panel_eigh(panels, table, workspace, options, device.stream());
       });
@@ -67,7 +65,7 @@ void solve_by_linalg(const Request& request, const SpectralBatch& batch, const T
   copy(batch.results.roots, roots);
   copy(batch.results.vectors, vectors);
   copy(batch.results.values, values);
-  const Tensor flat = torch::stable::view(info, {info.numel()});
+  Tensor flat = torch::stable::view(info, {info.numel()});
   copy(torch::stable::narrow(flat, 0, batch.info, batch.count()),
        torch::stable::view(status, {batch.count()}));
 }
@@ -76,7 +74,7 @@ void solve(const Request& request, const std::vector<SpectralBatch>& batches, co
   const CudaDevice device(request.op, info);
   std::vector<cuda::SpectralTask> tasks;
   for (const SpectralBatch& batch : batches) {
-    if (batch.wide() || batch.n() > cuda::kMostPanelRows) {
+    if (batch.wide() || batch.n() > cuda::kLargestPanelMatrix) {
       solve_by_linalg(request, batch, info);
       continue;
     }
@@ -84,7 +82,8 @@ void solve(const Request& request, const std::vector<SpectralBatch>& batches, co
       tasks.push_back(task_of(problem, static_cast<int32_t*>(info.data_ptr())));
     });
   }
-  const Damping damping = request.damping.value_or(Damping{1, 0, 0, 0});
+  Damping damping = request.damping.value_or(Damping{1, 0, 0, 0});
+  damping.cutoff = undamped_cutoff<float>(0);
   if (!tasks.empty()) solve_by_kernels(device, tasks, {damping, request.keep_failed});
 }
 

@@ -49,7 +49,7 @@ def inverse_root_by_linalg(
     eye = identity.to(A.dtype)
     return (
         torch.where(done, X, eye if kept is None else kept),
-        torch.where(done, vectors.to(A.dtype), eye),
+        torch.where(done, vectors.to(A.dtype), eye).contiguous(),
         torch.where(done.squeeze(-1), narrow, 1.0),
         info,
     )
@@ -59,7 +59,7 @@ def _like(
     A: Tensor, root: float, eps: float, relative_eps: float, kept: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     values = A.new_empty(A.shape[:-1])
-    return torch.empty_like(A), torch.empty_like(A), values, values[..., 0].int()
+    return A.new_empty(A.shape), A.new_empty(A.shape), values, values.new_empty(A.shape[:-2]).int()
 
 
 torch.library.define(NAME, _SCHEMA, tags=(torch.Tag.cudagraph_unsafe,))

@@ -31,6 +31,14 @@ std::vector<cuda::ResidentKernel> all_kernels() {
   return kernels;
 }
 
+// The most rows that a kernel serves on every architecture: those with the least shared memory have
+// 100 KB.
+int rows_everywhere(int largest, bool warm, int matrices) {
+  constexpr int kLeastSharedBytes = 100 * 1024 - cuda::kReservedSharedBytes;
+  while (cuda::ResidentLayout(largest).bytes(warm) * matrices > kLeastSharedBytes) --largest;
+  return largest;
+}
+
 std::vector<KernelShape> kernels() {
   std::vector<KernelShape> shapes;
   for (const cuda::ResidentKernel& kernel : all_kernels()) {
@@ -39,13 +47,14 @@ std::vector<KernelShape> kernels() {
       const std::string symbol = "resident_eigh_kernel<" + py::type_id<Shape>() + ", " +
                                  (kernel.two_floats ? "kronext::TwoFloat" : "double") + ", " +
                                  (kernel.warm ? "true" : "false") + ">";
+      const int rows = rows_everywhere(Shape::kLargest, kernel.warm, Shape::kMatrices);
       shapes.push_back({"inverse_root",
                         name_of(kernel),
                         symbol,
                         Shape::kBlockThreads,
-                        cuda::ResidentLayout(Shape::kLargest).bytes(kernel.warm) * Shape::kMatrices,
+                        cuda::ResidentLayout(rows).bytes(kernel.warm) * Shape::kMatrices,
                         Shape::kBlocks,
-                        {{"n", Shape::kLargest}, {"warm", kernel.warm}}});
+                        {{"rows", Shape::kLargest}}});
     });
   }
   return shapes;

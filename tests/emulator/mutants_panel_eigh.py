@@ -17,37 +17,55 @@ CAUGHT_BY_VALUES = {
     "NaN is not seen": edit(START, "& 0x7fffffffu", "& 0x7f7fffffu"),
     "basis is not mended": edit(START, "fmaf(-0.5f, sum,", "fmaf(0.f, sum,"),
     "projected on one side": edit(
-        START, "Wide(row + i < n ? q[int64_t(k) * n + row + i] : 0.f)",
+        START,
+        "Wide(row + i < n ? q[int64_t(k) * n + row + i] : 0.f)",
         "Wide(row + i == k ? 1.f : 0.f)",
     ),
     "no shift": edit(CHOLESKY, "if (step == 0 && i == j) value = value + shift;", ""),
     "a failed attempt goes on": edit(CHOLESKY, "if (!passed) state", "if (false) state"),
     "panel's own columns are left out": edit(CHOLESKY, "c < done; ++c", "c + 1 < done; ++c"),
     "the last panel is not subtracted": edit(CHOLESKY, "remainder[at] - sum", "remainder[at]"),
-    "an empty panel is not cleared": edit(CHOLESKY, "if (last && step + 1", "if (false && step + 1"),
+    "an empty panel is not cleared": edit(
+        CHOLESKY, "if (last && step + 1", "if (false && step + 1"
+    ),
     "smaller matrices lose a step": edit("panel_eigh.cu", "step / 2 + 1", "step / 2 + 2"),
     "smaller matrices lose a round": edit("panel_eigh.cu", "(round + 1) / 2 + 1", "round / 2 + 2"),
-    "only panels against each other": edit(SWEEP, "rotation.turn_all(round == 0)",
-                                           "rotation.turn_all(false)"),
-    "rows turn the other way": edit(SWEEP, "shear(upper, lower, half_tangent, sine)",
-                                    "shear(upper, lower, -half_tangent, -sine)"),
+    "only panels against each other": edit(
+        SWEEP, "rotation.turn_all(round == 0)", "rotation.turn_all(false)"
+    ),
+    "rows turn the other way": edit(
+        SWEEP,
+        "shear(upper, lower, half_tangent, sine)",
+        "shear(upper, lower, -half_tangent, -sine)",
+    ),
     "J without the diagonal's one": edit(SWEEP, "right + right_one, left", "right, left"),
-    "a part of the Gram matrix is lost": edit(SWEEP, "int p = 0; p < parts", "int p = 1; p < parts"),
+    "a part of the Gram matrix is lost": edit(
+        SWEEP, "int p = 0; p < parts", "int p = 1; p < parts"
+    ),
     "parts are not waited for": edit(PROBLEM, "*shared == expected - 1", "true"),
     "no sweep after the first": edit(PROBLEM, "!settled(sweep - 1)", "false"),
-    "columns of a far panel": edit(SWEEP, "(c < kPanel ? left : right)", "(c < kPanel ? right : left)"),
+    "columns of a far panel": edit(
+        SWEEP, "(c < kPanel ? left : right)", "(c < kPanel ? right : left)"
+    ),
     "the shift stays in the values": edit(RESULTS, "- problem_.shift()", "- 0 * problem_.shift()"),
     "a strip of the forms is lost": edit(RESULTS, "int strip = 0;", "int strip = 1;"),
-    "the root is not scaled back": edit(RESULTS, "power_of_two(2 * problem", "power_of_two(0 * problem"),
-    "diagonal tile not mirrored": edit(RESULTS, "out[int64_t(j) * n + i] = value;",
-                                       "if (r != c) out[int64_t(j) * n + i] = value;"),
-}  # fmt: skip
+    "the root is not scaled back": edit(
+        RESULTS, "power_of_two(2 * problem", "power_of_two(0 * problem"
+    ),
+    "diagonal tile not mirrored": edit(
+        RESULTS, "out[int64_t(j) * n + i] = value;", "if (r != c) out[int64_t(j) * n + i] = value;"
+    ),
+}
 CAUGHT_BY_TSAN = {
     "no barrier after operands are read": edit(TILE, BARRIER, "", "sum[i][j] = multiply_add"),
     "no barrier between angles and rows": edit(SWEEP, BARRIER, "", "!= 0.f)) continue;"),
     "no barrier after a round": edit(SWEEP, BARRIER, "", "accumulate(columns, r);"),
     "no barrier after the Gram matrix": edit(SWEEP, BARRIER, "", "turn(i, j) = 0.f;"),
-    "no barrier before a pivot": edit(CHOLESKY, BARRIER, "", "shared.key[threadIdx.x / 32] = best;"),
-    "no barrier before the pivot's row": edit(CHOLESKY, BARRIER, "", "shared.pivot_row[threadIdx.x]"),
+    "no barrier before a pivot": edit(
+        CHOLESKY, BARRIER, "", "shared.key[threadIdx.x / 32] = best;"
+    ),
+    "no barrier before the pivot's row": edit(
+        CHOLESKY, BARRIER, "", "shared.pivot_row[threadIdx.x]"
+    ),
     "no barrier before the spectrum": edit(RESULTS, BARRIER, "", "- problem_.shift()"),
-}  # fmt: skip
+}

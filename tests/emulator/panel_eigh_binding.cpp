@@ -40,8 +40,8 @@ std::vector<KernelShape> kernels() {
   return shapes;
 }
 
-// Returns for each matrix how many shifts failed and how many sweeps had work, and how many matrices
-// were left out.
+// Returns for each matrix how many shifts failed and how many sweeps had work, and how many
+// matrices were left out.
 std::pair<std::vector<std::pair<int, int>>, int64_t> panel_eigh(
     const std::vector<SpectralTuple>& list, double root, double eps, double relative_eps,
     bool keep_failed, bool slow_double) {

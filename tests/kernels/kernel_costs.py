@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ class Cost:
     written_bytes: float
     operations: float  # multiplications and additions, of padding too
     arithmetic: str
+    before: dict[str, float] = field(default_factory=dict)  # operations in other arithmetics
 
     def seconds(self, device: Device) -> float:
         memory = (self.read_bytes + self.written_bytes) / device.bytes_per_second
-        return max(memory, self.operations / device.flops[self.arithmetic])
+        work = {self.arithmetic: self.operations, **self.before}
+        return max(memory, sum(count / device.flops[name] for name, count in work.items()))

@@ -82,6 +82,8 @@ def problems(kernel: Kernel, shape: KernelShape, rule: Rule) -> list[str]:
         found.append(f"{kernel.registers} registers, at most {rule.registers}")
     if kernel.spill_bytes > rule.spill_bytes:
         found.append(f"{kernel.spill_bytes} bytes of spills, at most {rule.spill_bytes}")
+    if kernel.stack_bytes > rule.spill_bytes:
+        found.append(f"{kernel.stack_bytes} bytes of stack: an array lies in local memory")
     for loop in kernel.inner_loops:
         local = sum(i.opcode.startswith(("LDL", "STL")) for i in loop)
         if local:

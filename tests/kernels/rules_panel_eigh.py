@@ -1,4 +1,4 @@
-"""The panel eigensolver: what its machine code must look like, what it costs, how it could be worse."""
+"""The panel eigensolver: what its machine code must look like, what it costs, what is worse."""
 
 from __future__ import annotations
 
