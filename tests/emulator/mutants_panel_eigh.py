@@ -5,7 +5,7 @@ from __future__ import annotations
 from mutants import BARRIER, edit
 
 CHECK = "panel_eigh"
-TILE, PROBLEM, LAYOUT = "product_tile.cuh", "panel_problem.cuh", "panel_layout.h"
+TILE, PROBLEM = "product_tile.cuh", "panel_problem.cuh"
 START, CHOLESKY = "panel_start.cuh", "panel_cholesky.cuh"
 SWEEP, RESULTS = "panel_sweep.cuh", "panel_results.cuh"
 CAUGHT_BY_VALUES = {

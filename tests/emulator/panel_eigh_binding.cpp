@@ -18,7 +18,7 @@ std::vector<KernelShape> kernels() {
   using namespace cuda;
   std::vector<KernelShape> shapes;
   const auto add = [&](const std::string& name, const std::string& symbol, int shared_bytes) {
-    shapes.push_back({"panel_eigh", name, symbol, kTileThreads, shared_bytes, 1});
+    shapes.push_back({"panel_eigh", name, symbol, kTileThreads, shared_bytes, 2});
   };
   const auto add_wide = [&](const std::string& name, const std::string& kernel, int shared_bytes) {
     add(name + " float64", kernel + "<double>", shared_bytes);

@@ -10,15 +10,16 @@ from worse import Worse
 
 OP = "panel_eigh"
 TITLE = "eigh and inverse_root above 160 rows"
+GENERIC = (r"LD\.", r"ST\.")  # accesses that must find out first which memory they are for
 ADDRESSES = "addresses of the epilogue, once a tile"
 RULES = (
-    Rule("measure|vectors", registers=40, required=(), forbidden=DOUBLE_ARITHMETIC),
-    Rule("spectrum", registers=80, required=("DFMA",), forbidden=()),
+    Rule("measure|vectors", registers=40, required=(), forbidden=(*DOUBLE_ARITHMETIC, *GENERIC)),
+    Rule("spectrum", registers=80, required=("DFMA",), forbidden=GENERIC),
     Rule(
         "(eliminate|form|multiply basis|project) float64",
         registers=128,
         required=("DFMA", r"LDS\.128"),
-        forbidden=(),
+        forbidden=GENERIC,
         spill_bytes=48,
         reason=ADDRESSES,
     ),
@@ -26,7 +27,7 @@ RULES = (
         "(eliminate|form|multiply basis|project) two floats",
         registers=128,
         required=("FFMA", r"LDS\.128"),
-        forbidden=("DFMA",),
+        forbidden=("DFMA", *GENERIC),
         spill_bytes=48,
         reason=ADDRESSES,
     ),
@@ -34,7 +35,7 @@ RULES = (
         "basis defect|mend basis|orient|gram|update|root",
         registers=128,
         required=("FFMA", r"LDS\.128"),
-        forbidden=DOUBLE_ARITHMETIC,
+        forbidden=(*DOUBLE_ARITHMETIC, *GENERIC),
         spill_bytes=16,
         reason=ADDRESSES,
     ),
@@ -91,8 +92,10 @@ def costs(shapes: list[KernelShape]) -> Iterator[tuple[str, str, Cost]]:
 EXAMPLE = "gram"
 EXAMPLE_SOURCE = '#include "csrc/cuda/panel_sweep.cuh"\n'
 WORSE = {
-    "operands number by number": Worse(
-        "product_tile.cuh", [("struct alignas(16) Four", "struct Four")], r"no LDS\.128"
+    "registers for four blocks": Worse(
+        "panel_sweep.cuh",
+        [("__launch_bounds__(kTileThreads, 2)", "__launch_bounds__(kTileThreads, 4)")],
+        "local memory in the loop",
     ),
     "sums in float64": Worse(
         "product_tile.cuh",
