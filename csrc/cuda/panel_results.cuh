@@ -65,11 +65,13 @@ class Spectrum {
     const int info = done ? kDone : problem_.finite() ? kNotConverged : kNonFinite;
     float* const values = problem_.task().values;
     if (values && !done) {
-      for (int k = int(threadIdx.x); k < n_; k += kTileThreads) values[k] = 1.f;
+      for (int k = int(threadIdx.x); k < n_; k += kTileThreads) {
+        assume_global(values)[k] = 1.f;
+      }
     }
     if (threadIdx.x != 0) return;
     problem_.state().info = info;
-    *problem_.task().info = info;
+    *assume_global(problem_.task().info) = info;
   }
 
  private:
@@ -112,7 +114,7 @@ class Spectrum {
       weight[j] *= power_of_two(-exponent) * length[j];
       const int rank = rank_of(j);
       order[rank] = j;
-      if (task.values) task.values[rank] = float(scale.up(value_[j]));
+      if (task.values) assume_global(task.values)[rank] = float(scale.up(value_[j]));
     }
     if (threadIdx.x == 0) problem_.state().root_exponent = exponent;
     return true;
