@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
-# One architecture is enough to try the CUDA module where no GPU is; the tests compile the kernels for all of them.
-export KRONEXT_CUDA_ARCHITECTURES ?= 90-real
+# The CUDA module is built for the GPU of this machine. Without one, one architecture is enough to try whether it
+# builds and loads: `make kernels-check` compiles the kernels for all of them.
+export KRONEXT_CUDA_ARCHITECTURES ?= $(if $(shell command -v nvidia-smi),native,90-real)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test other-torch lint format clean

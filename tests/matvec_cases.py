@@ -104,3 +104,23 @@ def check_rearranged(ops: Matvecs, H: Tensor, L: Tensor, R: Tensor) -> None:
         torch.einsum("...ijkl,...ik->...jl", H4, L.to(wide)),
     )
     check(ops.rearranged_matvec(H, L, R), plain, reference.rearranged_matvec, H, L, R)
+
+
+def check_non_finite(ops: Matvecs, samples: int, dense_shape: tuple[int, int]) -> None:
+    """A NaN in one of three batch entries leaves the other two bit for bit."""
+    L, R = inner(6, 40, "symmetric")
+    dense_L, dense_R = inner(*dense_shape, "symmetric")
+    size = dense_shape[0] * dense_shape[1]
+    G, H = normal(3, samples, 6, 40), normal(3, size, size)
+    D, A = normal(3, samples, 2, 6), normal(3, samples, 2, 40)
+    calls: list[tuple[Tensor, Callable[[], tuple[Tensor, Tensor]]]] = [
+        (G, lambda: ops.kron_matvec(G, L, R)),
+        (D, lambda: ops.kron_matvec_factored(D, A, L, R)),
+        (H, lambda: ops.rearranged_matvec(H, dense_L, dense_R)),
+    ]
+    for poisoned, call in calls:
+        clean = call()
+        poisoned[1].view(-1)[7] = float("nan")
+        for result, before in zip(call(), clean, strict=True):
+            assert torch.equal(result[::2], before[::2])
+            assert result[1].isnan().any()

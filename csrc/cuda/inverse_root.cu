@@ -4,13 +4,10 @@
 #include <numeric>
 
 #include "csrc/cuda/resident_kernels.cuh"
+#include "csrc/cuda/tile_plan.h"
 
 namespace kronext::cuda {
 namespace {
-
-constexpr int64_t kAlignment = 256;
-
-int64_t align(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 bool fits(int n, bool warm, const DeviceShape& device) {
   return n <= Resident160::kLargest &&

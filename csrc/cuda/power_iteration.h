@@ -9,11 +9,9 @@
 // once when the iteration has reached its tolerance.
 //
 // How the ops of csrc/torch/power_iteration.cpp come about:
-//   kron_matvec, kron_matvec_factored   one KroneckerStep for each batch entry, inspection
-//   kStructure power_iteration_list_               one for each matrix (one sample, out is the
-//   factor itself),
-//                                       inspection kDirection
-//   rearranged_matvec                   one RearrangedProduct for each batch entry
+//   kron_matvec, _factored              a KroneckerStep for each batch entry, kStructure
+//   power_iteration_list_               the same for each matrix with one sample, kDirection
+//   rearranged_matvec                   a RearrangedProduct for each batch entry
 //   power_iteration, _factored, _dense  an Iteration, and for each batch entry its samples or H
 //   power_iteration_normalise           orthonormalise
 //   power_iteration_triples             singular_triples
@@ -30,8 +28,7 @@
 
 namespace kronext::cuda {
 
-// ---- products from samples (congruence.cuh)
-// ------------------------------------------------------
+// ---- products from samples (congruence.cuh) ----------------------------------------------------
 
 // The kernels that are built: dtype of the samples, parts of a float32 number. Pairs of samples are
 // multiplied where factored ones are formed.
@@ -94,8 +91,7 @@ void fill_kronecker_table(const KroneckerPlan& plan, const WeightedStep* steps, 
 cudaError_t kronecker_steps(const KroneckerPlan& plan, const void* table, void* workspace,
                             const int* done, cudaStream_t stream);
 
-// ---- products with a dense H (rearranged.cuh)
-// ----------------------------------------------------
+// ---- products with a dense H (rearranged.cuh) --------------------------------------------------
 
 struct RearrangedPlan {
   DeviceShape device;
@@ -120,8 +116,7 @@ void fill_rearranged_table(const RearrangedPlan& plan, const RearrangedProduct* 
 cudaError_t rearranged_matvec(const RearrangedPlan& plan, const void* table, void* workspace,
                               const int* done, cudaStream_t stream);
 
-// ---- bases (kronecker_basis.cuh)
-// ------------------------------------------------------------------
+// ---- bases (kronecker_basis.cuh) ---------------------------------------------------------------
 
 // The iterates of a batch: left (count, rank, m, m) and right (count, rank, n, n), dense.
 struct Iterates {
@@ -159,8 +154,7 @@ void fill_triples_table(const BasesPlan& plan, const Iterates& iterates, const T
 cudaError_t singular_triples(const BasesPlan& plan, const void* table,
                              std::optional<double> tolerance, cudaStream_t stream);
 
-// ---- power iteration
-// -------------------------------------------------------------------------------
+// ---- power iteration ---------------------------------------------------------------------------
 
 struct Iteration {
   Iterates start;   // not written

@@ -21,7 +21,7 @@ __device__ __forceinline__ float multiply_add(float x, float y, float sum) {
 
 // f(i, k), zero for rows outside of its matrix. Neighbours in memory are neighbours in k, or in i.
 template <bool along_depth, class F>
-struct Operand {
+struct FunctionOperand {
   F f;
 
   template <class T>
@@ -51,11 +51,11 @@ struct Operand {
 };
 
 template <class F>
-__device__ __forceinline__ Operand<true, F> along_depth(const F& f) {
+__device__ __forceinline__ FunctionOperand<true, F> along_depth(const F& f) {
   return {f};
 }
 template <class F>
-__device__ __forceinline__ Operand<false, F> across_depth(const F& f) {
+__device__ __forceinline__ FunctionOperand<false, F> across_depth(const F& f) {
   return {f};
 }
 

@@ -132,8 +132,7 @@ struct Solver {
     return true;
   }
 
-  // ---- one matrix by LAPACK in float64
-  // -----------------------------------------------------------
+  // ---- one matrix by LAPACK in float64 ---------------------------------------------------------
 
   void solve_with_lapack(const SpectralProblem& p) const {
     info[p.info] = try_lapack(p);

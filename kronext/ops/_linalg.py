@@ -1,8 +1,8 @@
 """Inverse roots by `torch.linalg.eigh`: what the CUDA ops leave to cuSOLVER.
 
-The kernels of csrc/cuda take float32 matrices of up to 2048 rows. Wider ones and float64 come here,
-whole batches at a time: cuSOLVER has no rival there, and speed in float64 is not what GPUs are
-bought for. It waits for the device and cannot be captured in a CUDA graph, and says so in its tag.
+The kernels of csrc/cuda take float32 matrices of up to 2048 rows. Larger ones and float64 come
+here, whole batches at a time. It waits for the device and cannot be captured in a CUDA graph, and
+says so in its tag.
 """
 
 from __future__ import annotations

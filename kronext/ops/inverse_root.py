@@ -41,7 +41,9 @@ def eigh(A: Tensor, *, basis: Tensor | None = None) -> Eigh:
     """`A = Q diag(values) QT` for symmetric `A`, eigenvalues ascending.
 
     float32 matrices are decomposed in mixed precision: what determines rotations and eigenvalues is
-    carried in float64, what they are applied to in float32.
+    carried in float64, what they are applied to in float32. On CUDA, float64 matrices and those of
+    more than 2048 rows go through `torch.linalg.eigh`, which waits for the device and cannot be
+    captured in a CUDA graph.
 
     Args:
         A: Shape `(..., n, n)`, float32 or float64; only the lower triangle is read.
@@ -77,7 +79,7 @@ def inverse_root(
     Without damping, eigenvalues at or below `4 2^-24 max(values)` (float32; `max(4, n) 2^-53
     max(values)` for float64) count as 0 and the result is the root of the pseudo-inverse; a zero
     matrix gives zero. For float32 the result is within 1e-5 of the float64 root of the same matrix
-    at condition 1e6.
+    at condition 1e6. On CUDA, what `eigh` says of float64 and of large matrices holds here too.
 
     Args:
         A: Positive semi-definite, shape `(..., n, n)`, float32 or float64; only the lower triangle

@@ -91,8 +91,7 @@ int report(const char* what, Dtype dtype, const Difference& difference, double t
   return 1;
 }
 
-// ---- products from samples
-// -----------------------------------------------------------------------
+// ---- products from samples ---------------------------------------------------------------------
 
 struct StepCase {
   int64_t samples, positions, m, n;  // positions 0: whole samples
@@ -177,8 +176,7 @@ int check_step(const StepCase& c, Dtype dtype, cuda::MatmulPrecision precision, 
          report("right of samples", dtype, right_error, tolerance);
 }
 
-// ---- products with a dense H
-// -----------------------------------------------------------------------
+// ---- products with a dense H -------------------------------------------------------------------
 
 int check_dense(Dtype dtype, Dtype factor, int64_t m, int64_t n, bool symmetric) {
   std::mt19937 random(2);
@@ -218,8 +216,7 @@ int check_dense(Dtype dtype, Dtype factor, int64_t m, int64_t n, bool symmetric)
          report("right of H", dtype, right_error, tolerance);
 }
 
-// ---- power iteration
-// -------------------------------------------------------------------------------
+// ---- power iteration ---------------------------------------------------------------------------
 
 // H = 3 U1 (x) V1 + U2 (x) V2 with orthonormal diagonal U and V.
 int check_triples(Dtype dtype) {

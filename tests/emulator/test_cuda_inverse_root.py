@@ -5,33 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
+import inverse_root_cases as cases
 import pytest
 import torch
 from emulated_inverse_root import SHARED_BYTES, EmulatedInverseRoot
 from helpers import normal, relative_error, symmetric, with_condition
-from inverse_root_cases import (
-    BOUNDS,
-    DAMPINGS,
-    POISONS,
-    SCALES,
-    check_any_root,
-    check_damping,
-    check_decomposition,
-    check_empty,
-    check_failed_matrix,
-    check_in_place_form,
-    check_list_forms,
-    check_lower_triangle,
-    check_pseudo_inverse,
-    check_results_belong_together,
-    check_results_that_do_not_fit,
-    check_roots,
-    check_scale,
-    check_special_spectra,
-    check_strides,
-    check_warm_start,
-    orthogonality,
-)
 from torch import Tensor
 
 from kronext import reference
@@ -58,13 +36,13 @@ def with_spectrum(values: Tensor, seed: int = 0) -> Tensor:
 def test_eigh_of_every_size(ops: EmulatedInverseRoot) -> None:
     """Of indefinite matrices; 5 fill a part of the blocks that hold several."""
     for n in SIZES:
-        check_decomposition(ops, normal(5 if n <= 32 else 1, n, n))
-    check_decomposition(ops, normal(1, 100, 100))
+        cases.check_decomposition(ops, normal(5 if n <= 32 else 1, n, n))
+    cases.check_decomposition(ops, normal(1, 100, 100))
 
 
-@pytest.mark.parametrize(("condition", "bound"), BOUNDS)
+@pytest.mark.parametrize(("condition", "bound"), cases.BOUNDS)
 def test_roots(condition: float, bound: float, ops: EmulatedInverseRoot) -> None:
-    check_roots(ops, [2, 3, 6, 16, 21, 32, 40], condition, bound)
+    cases.check_roots(ops, [2, 3, 6, 16, 21, 32, 40], condition, bound)
 
 
 def test_contract_of_the_largest_sizes(ops: EmulatedInverseRoot) -> None:
@@ -77,33 +55,33 @@ def test_contract_of_the_largest_sizes(ops: EmulatedInverseRoot) -> None:
 @pytest.mark.sanitize
 def test_large_sizes(ops: EmulatedInverseRoot) -> None:
     for n in LARGE:
-        check_decomposition(ops, normal(1, n, n))
-        for condition, bound in BOUNDS:
-            check_roots(ops, [n], condition, bound)
-    check_warm_start(ops, [100, 128, 130])
+        cases.check_decomposition(ops, normal(1, n, n))
+        for condition, bound in cases.BOUNDS:
+            cases.check_roots(ops, [n], condition, bound)
+    cases.check_warm_start(ops, [100, 128, 130])
 
 
 @pytest.mark.parametrize("root", [1, 2, 8, 1.5, 0.7])
 def test_any_root(root: float, ops: EmulatedInverseRoot) -> None:
-    check_any_root(ops, [5, 27, 37], root, torch.float32)
+    cases.check_any_root(ops, [5, 27, 37], root, torch.float32)
 
 
 def test_results_belong_together(ops: EmulatedInverseRoot) -> None:
-    check_results_belong_together(ops)
+    cases.check_results_belong_together(ops)
 
 
-@pytest.mark.parametrize("options", DAMPINGS)
+@pytest.mark.parametrize("options", cases.DAMPINGS)
 def test_damping(options: dict[str, float], ops: EmulatedInverseRoot) -> None:
-    check_damping(ops, [7, 20, 40], options)
+    cases.check_damping(ops, [7, 20, 40], options)
 
 
 def test_pseudo_inverse(ops: EmulatedInverseRoot) -> None:
-    check_pseudo_inverse(ops, [2, 9, 30, 47], torch.float32)
+    cases.check_pseudo_inverse(ops, [2, 9, 30, 47], torch.float32)
 
 
 @pytest.mark.parametrize("n", [1, 2, 16, 27, 40])
 def test_special_spectra(n: int, ops: EmulatedInverseRoot) -> None:
-    check_special_spectra(ops, n)
+    cases.check_special_spectra(ops, n)
 
 
 def test_clusters_and_graded_matrices(ops: EmulatedInverseRoot) -> None:
@@ -123,7 +101,7 @@ def test_clusters_and_graded_matrices(ops: EmulatedInverseRoot) -> None:
             result = ops.inverse_root(A, 4)
             error = relative_error(result.root, reference.inverse_root(A, 4))
             assert error <= 2e-6, f"n={n}, {label}: error {error:.1e}"
-            check_decomposition(ops, A[None])
+            cases.check_decomposition(ops, A[None])
 
 
 def test_singular_with_little_damping(ops: EmulatedInverseRoot) -> None:
@@ -137,9 +115,9 @@ def test_singular_with_little_damping(ops: EmulatedInverseRoot) -> None:
             assert relative_error(result, oracle) <= bound, f"n={n}, {relative_eps:.0e}"
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", cases.SCALES)
 def test_scale(scale: float, ops: EmulatedInverseRoot) -> None:
-    check_scale(ops, [4, 20, 40], scale)
+    cases.check_scale(ops, [4, 20, 40], scale)
 
 
 def test_scales_by_powers_of_two_give_the_same_bits(ops: EmulatedInverseRoot) -> None:
@@ -151,26 +129,26 @@ def test_scales_by_powers_of_two_give_the_same_bits(ops: EmulatedInverseRoot) ->
         assert torch.equal(result.root, expected.root * 2.0 ** (-exponent // 2))
 
 
-@pytest.mark.parametrize("poison", POISONS)
+@pytest.mark.parametrize("poison", cases.POISONS)
 def test_a_failed_matrix(poison: float, ops: EmulatedInverseRoot) -> None:
-    check_failed_matrix(ops, [1, 6, 20, 33], torch.float32, poison)
+    cases.check_failed_matrix(ops, [1, 6, 20, 33], torch.float32, poison)
 
 
 def test_results_that_do_not_fit(ops: EmulatedInverseRoot) -> None:
-    check_results_that_do_not_fit(ops, [1, 5, 20, 40])
+    cases.check_results_that_do_not_fit(ops, [1, 5, 20, 40])
 
 
 def test_only_the_lower_triangle_is_read(ops: EmulatedInverseRoot) -> None:
-    check_lower_triangle(ops, [2, 20, 40])
+    cases.check_lower_triangle(ops, [2, 20, 40])
 
 
 def test_in_place_form(ops: EmulatedInverseRoot) -> None:
-    check_in_place_form(ops, [5, 20, 40])
+    cases.check_in_place_form(ops, [5, 20, 40])
 
 
 def test_a_ragged_list(ops: EmulatedInverseRoot) -> None:
     """Whatever else is in the list: bit for bit."""
-    check_list_forms(ops, [4, 33, 4, 16, 1, 12, 0, 17, 30, 33, 50, 63], bit_equal=160)
+    cases.check_list_forms(ops, [4, 33, 4, 16, 1, 12, 0, 17, 30, 33, 50, 63], bit_equal=160)
     names = [name.split(maxsplit=1)[0] for name, _ in ops.launched]
     assert set(names) == {"two" if ops.slow_double else "float64"}
     counts = [(name.split()[-1], count) for name, count in ops.launched]
@@ -179,7 +157,7 @@ def test_a_ragged_list(ops: EmulatedInverseRoot) -> None:
 
 
 def test_strides(ops: EmulatedInverseRoot) -> None:
-    check_strides(ops, 11, 3)
+    cases.check_strides(ops, 11, 3)
     A = with_condition(20, 1e3)
     rows = torch.full((20, 27), float("nan"))
     rows[:, 3:23] = A
@@ -187,11 +165,11 @@ def test_strides(ops: EmulatedInverseRoot) -> None:
 
 
 def test_empty(ops: EmulatedInverseRoot) -> None:
-    check_empty(ops)
+    cases.check_empty(ops)
 
 
 def test_warm_start(ops: EmulatedInverseRoot) -> None:
-    check_warm_start(ops, [1, 6, 16, 20, 40])
+    cases.check_warm_start(ops, [1, 6, 16, 20, 40])
 
 
 def test_warm_start_of_indefinite_and_singular_matrices(ops: EmulatedInverseRoot) -> None:
@@ -200,7 +178,7 @@ def test_warm_start_of_indefinite_and_singular_matrices(ops: EmulatedInverseRoot
         basis = ops.eigh(A).vectors
         warm, oracle = ops.eigh(A, basis=basis), torch.linalg.eigvalsh(A.double())
         assert (warm.values - oracle).abs().max() <= 4e-7 * oracle.abs().max()
-        assert orthogonality(warm.vectors) <= 2e-7 * n
+        assert cases.orthogonality(warm.vectors) <= 2e-7 * n
         factor = normal(n, n // 3)
         A = factor @ factor.mT
         basis = ops.eigh(A + 1e-3 * symmetric(n, n)).vectors
@@ -216,7 +194,7 @@ def test_a_chain_of_warm_starts_does_not_drift(ops: EmulatedInverseRoot) -> None
         A = 0.9 * A + 0.1 * symmetric(n, n, seed=step) * A.diagonal().mean()
     result = ops.inverse_root(A, 4, basis=basis)
     assert relative_error(result.root, reference.inverse_root(A, 4)) <= 2e-6
-    assert orthogonality(result.basis) <= 2e-7 * n
+    assert cases.orthogonality(result.basis) <= 2e-7 * n
 
 
 def test_a_basis_is_left_out_where_it_does_not_fit(emulator: ModuleType) -> None:

@@ -9,31 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from types import ModuleType
 
+import inverse_root_cases as cases
 import pytest
 import torch
 from emulated_panel_eigh import EmulatedPanelEigh
 from helpers import normal, relative_error, symmetric, with_condition
-from inverse_root_cases import (
-    BOUNDS,
-    DAMPINGS,
-    POISONS,
-    SCALES,
-    check_any_root,
-    check_damping,
-    check_decomposition,
-    check_failed_matrix,
-    check_in_place_form,
-    check_lower_triangle,
-    check_pseudo_inverse,
-    check_results_belong_together,
-    check_results_that_do_not_fit,
-    check_roots,
-    check_scale,
-    check_special_spectra,
-    check_strides,
-    check_warm_start,
-    orthogonality,
-)
 
 from kronext import reference
 
@@ -54,12 +34,12 @@ def either(request: pytest.FixtureRequest, emulator: ModuleType) -> EmulatedPane
 def test_eigh_of_every_size(either: EmulatedPanelEigh) -> None:
     """Of indefinite matrices."""
     for n in (1, 2, 31, 32, 33, 64, 65):
-        check_decomposition(either, normal(1, n, n))
+        cases.check_decomposition(either, normal(1, n, n))
 
 
-@pytest.mark.parametrize(("condition", "bound"), BOUNDS)
+@pytest.mark.parametrize(("condition", "bound"), cases.BOUNDS)
 def test_roots(condition: float, bound: float, either: EmulatedPanelEigh) -> None:
-    check_roots(either, [2, 33], condition, bound)
+    cases.check_roots(either, [2, 33], condition, bound)
 
 
 def test_contract_of_several_panels(ops: EmulatedPanelEigh) -> None:
@@ -75,38 +55,38 @@ def test_contract_of_large_matrices(n: int, ops: EmulatedPanelEigh) -> None:
     A = with_condition(n, 1e6, seed=n)
     result = ops.inverse_root(A, 4)
     assert relative_error(result.root, reference.inverse_root(A, 4)) <= 4e-6
-    assert orthogonality(result.basis) <= 2e-7 * n
+    assert cases.orthogonality(result.basis) <= 2e-7 * n
 
 
 @pytest.mark.sanitize
 def test_large_sizes(either: EmulatedPanelEigh) -> None:
     for n in (96, 127, 129):
-        check_decomposition(either, normal(1, n, n))
-        check_special_spectra(either, n)
-    check_warm_start(either, [100])
+        cases.check_decomposition(either, normal(1, n, n))
+        cases.check_special_spectra(either, n)
+    cases.check_warm_start(either, [100])
 
 
 @pytest.mark.parametrize("root", [1, 8, 0.7])
 def test_any_root(root: float, ops: EmulatedPanelEigh) -> None:
-    check_any_root(ops, [5, 37], root, torch.float32)
+    cases.check_any_root(ops, [5, 37], root, torch.float32)
 
 
 def test_results_belong_together(ops: EmulatedPanelEigh) -> None:
-    check_results_belong_together(ops)
+    cases.check_results_belong_together(ops)
 
 
-@pytest.mark.parametrize("options", DAMPINGS)
+@pytest.mark.parametrize("options", cases.DAMPINGS)
 def test_damping(options: dict[str, float], ops: EmulatedPanelEigh) -> None:
-    check_damping(ops, [7, 40], options)
+    cases.check_damping(ops, [7, 40], options)
 
 
 def test_pseudo_inverse(either: EmulatedPanelEigh) -> None:
-    check_pseudo_inverse(either, [2, 9, 47], torch.float32)
+    cases.check_pseudo_inverse(either, [2, 9, 47], torch.float32)
 
 
 @pytest.mark.parametrize("n", [1, 2, 40, 66])
 def test_special_spectra(n: int, ops: EmulatedPanelEigh) -> None:
-    check_special_spectra(ops, n)
+    cases.check_special_spectra(ops, n)
 
 
 def test_columns_that_are_nearly_dependent(ops: EmulatedPanelEigh) -> None:
@@ -118,30 +98,30 @@ def test_columns_that_are_nearly_dependent(ops: EmulatedPanelEigh) -> None:
     assert ops.work[0][1] <= 11
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", cases.SCALES)
 def test_scale(scale: float, ops: EmulatedPanelEigh) -> None:
-    check_scale(ops, [4, 40], scale)
+    cases.check_scale(ops, [4, 40], scale)
 
 
-@pytest.mark.parametrize("poison", POISONS)
+@pytest.mark.parametrize("poison", cases.POISONS)
 def test_a_failed_matrix(poison: float, ops: EmulatedPanelEigh) -> None:
-    check_failed_matrix(ops, [1, 33], torch.float32, poison)
+    cases.check_failed_matrix(ops, [1, 33], torch.float32, poison)
 
 
 def test_results_that_do_not_fit(ops: EmulatedPanelEigh) -> None:
-    check_results_that_do_not_fit(ops, [1, 40])
+    cases.check_results_that_do_not_fit(ops, [1, 40])
 
 
 def test_only_the_lower_triangle_is_read(ops: EmulatedPanelEigh) -> None:
-    check_lower_triangle(ops, [2, 40])
+    cases.check_lower_triangle(ops, [2, 40])
 
 
 def test_in_place_form(ops: EmulatedPanelEigh) -> None:
-    check_in_place_form(ops, [5, 40])
+    cases.check_in_place_form(ops, [5, 40])
 
 
 def test_strides(ops: EmulatedPanelEigh) -> None:
-    check_strides(ops, 11, 3)
+    cases.check_strides(ops, 11, 3)
 
 
 def test_a_matrix_gives_the_same_bits_whatever_else_is_in_the_list(ops: EmulatedPanelEigh) -> None:
@@ -170,7 +150,7 @@ def test_shifts(either: EmulatedPanelEigh) -> None:
 
 
 def test_warm_start(either: EmulatedPanelEigh) -> None:
-    check_warm_start(either, [1, 33])
+    cases.check_warm_start(either, [1, 33])
 
 
 def test_a_near_basis_saves_sweeps(ops: EmulatedPanelEigh) -> None:
@@ -197,7 +177,7 @@ def test_a_chain_of_warm_starts_does_not_drift(ops: EmulatedPanelEigh) -> None:
         A = 0.9 * A + 0.1 * symmetric(n, n, seed=step) * A.diagonal().mean()
     result = ops.inverse_root(A, 4, basis=basis)
     assert relative_error(result.root, reference.inverse_root(A, 4)) <= 2e-6
-    assert orthogonality(result.basis) <= 2e-7 * n
+    assert cases.orthogonality(result.basis) <= 2e-7 * n
 
 
 def test_what_is_left_to_others(emulator: ModuleType) -> None:

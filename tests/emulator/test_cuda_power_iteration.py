@@ -19,7 +19,15 @@ from helpers import (
     symmetric,
     transposed_memory,
 )
-from matvec_cases import KINDS, check_factored, check_matvec, check_rearranged, dense, inner
+from matvec_cases import (
+    KINDS,
+    check_factored,
+    check_matvec,
+    check_non_finite,
+    check_rearranged,
+    dense,
+    inner,
+)
 from power_iteration_cases import (
     DECAY,
     WEIGHT,
@@ -172,20 +180,7 @@ def test_precision_chooses_the_products(emulated: EmulatedPowerIteration) -> Non
 
 
 def test_non_finite_values_stay_in_their_batch_entry(emulated: EmulatedPowerIteration) -> None:
-    L, R = inner(6, 40, "symmetric")
-    G, D, A = normal(3, 9, 6, 40), normal(3, 9, 2, 6), normal(3, 9, 2, 40)
-    H, (small_L, small_R) = normal(3, 35, 35), inner(5, 7, "symmetric")
-    calls: list[tuple[Tensor, Callable[[], tuple[Tensor, Tensor]]]] = [
-        (G, lambda: emulated.kron_matvec(G, L, R)),
-        (D, lambda: emulated.kron_matvec_factored(D, A, L, R)),
-        (H, lambda: emulated.rearranged_matvec(H, small_L, small_R)),
-    ]
-    for samples, call in calls:
-        clean = call()
-        samples[1].view(-1)[7] = float("nan")
-        for result, before in zip(call(), clean, strict=True):
-            assert torch.equal(result[::2], before[::2])
-            assert result[1].isnan().any()
+    check_non_finite(emulated, 9, (5, 7))
 
 
 # ---- power iteration -----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +13,7 @@ from kernel_rules import KernelShape, Rule, occupancy, problems
 from sass import Kernel, missing_tools, read_ptxas
 from worse import Worse, compile_example
 
-needs_nvcc = pytest.mark.skipif(missing_tools() is not None, reason=str(missing_tools()))
+needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not on the path")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ def example_problems(op: ModuleType, kernels: list[Kernel], shapes: list[KernelS
     (shape,) = [s for s in shapes if (s.op, s.name) == (op.OP, op.EXAMPLE)]
     (kernel,) = [k for k in kernels if find_shape(k, shapes) == shape]
     return problems(kernel, shape, rule_for(shape))
+
+
+@needs_nvcc
+def test_the_disassemblers_are_installed() -> None:
+    assert missing_tools() is None
 
 
 @needs_nvcc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inverse_root_cases as cases
 import pytest
 import torch
 from helpers import (
@@ -15,28 +16,6 @@ from helpers import (
     relative_error,
     symmetric,
     with_condition,
-)
-from inverse_root_cases import (
-    BOUNDS,
-    DAMPINGS,
-    POISONS,
-    SCALES,
-    check_any_root,
-    check_damping,
-    check_decomposition,
-    check_empty,
-    check_failed_matrix,
-    check_in_place_form,
-    check_list_forms,
-    check_lower_triangle,
-    check_pseudo_inverse,
-    check_results_belong_together,
-    check_results_that_do_not_fit,
-    check_roots,
-    check_scale,
-    check_special_spectra,
-    check_strides,
-    check_warm_start,
 )
 from torch import Tensor
 from torch.library import opcheck
@@ -53,12 +32,12 @@ LARGE = [255, 256, 257, 300]
 def test_eigh_of_every_size(dtype: torch.dtype, device: str) -> None:
     for n in SIZES + LARGE:
         batch = 5 if n < 200 else 4
-        check_decomposition(ops, normal(batch, n, n, dtype=dtype).to(device))
+        cases.check_decomposition(ops, normal(batch, n, n, dtype=dtype).to(device))
 
 
-@pytest.mark.parametrize(("condition", "bound"), BOUNDS)
+@pytest.mark.parametrize(("condition", "bound"), cases.BOUNDS)
 def test_float32_root_is_nearly_as_accurate_as_float64(condition: float, bound: float) -> None:
-    check_roots(ops, [*SIZES[1:], *LARGE], condition, bound)
+    cases.check_roots(ops, [*SIZES[1:], *LARGE], condition, bound)
 
 
 @pytest.mark.parametrize("n", [512, 1024])
@@ -70,7 +49,7 @@ def test_float32_root_of_large_matrices(n: int) -> None:
 @pytest.mark.parametrize("dtype", FACTOR, ids=name)
 @pytest.mark.parametrize("root", [1, 2, 4, 8, 1.5, 3, 0.7])
 def test_any_root(root: float, dtype: torch.dtype) -> None:
-    check_any_root(ops, [5, 33, 70, 260], root, dtype)
+    cases.check_any_root(ops, [5, 33, 70, 260], root, dtype)
 
 
 @pytest.mark.parametrize("dtype", FACTOR, ids=name)
@@ -84,53 +63,53 @@ def test_fourth_power_of_the_root_inverts(dtype: torch.dtype) -> None:
 
 
 def test_results_belong_together() -> None:
-    check_results_belong_together(ops)
+    cases.check_results_belong_together(ops)
 
 
-@pytest.mark.parametrize("options", DAMPINGS)
+@pytest.mark.parametrize("options", cases.DAMPINGS)
 def test_damping(options: dict[str, float]) -> None:
-    check_damping(ops, [7, 40, 300], options)
+    cases.check_damping(ops, [7, 40, 300], options)
 
 
 @pytest.mark.parametrize("dtype", FACTOR, ids=name)
 def test_singular_matrices_have_the_root_of_their_pseudo_inverse(dtype: torch.dtype) -> None:
-    check_pseudo_inverse(ops, [2, 9, 33, 80, 270], dtype)
+    cases.check_pseudo_inverse(ops, [2, 9, 33, 80, 270], dtype)
 
 
 @pytest.mark.parametrize("n", [1, 2, 16, 40, 100, 260])
 def test_special_spectra(n: int) -> None:
-    check_special_spectra(ops, n)
+    cases.check_special_spectra(ops, n)
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", cases.SCALES)
 def test_scale(scale: float) -> None:
-    check_scale(ops, [4, 20, 70, 260], scale)
+    cases.check_scale(ops, [4, 20, 70, 260], scale)
 
 
-@pytest.mark.parametrize("poison", POISONS)
+@pytest.mark.parametrize("poison", cases.POISONS)
 @pytest.mark.parametrize("dtype", FACTOR, ids=name)
 def test_a_failed_matrix_is_reported_and_does_not_disturb_its_neighbours(
     dtype: torch.dtype, poison: float
 ) -> None:
-    check_failed_matrix(ops, [1, 6, 33, 100, 260], dtype, poison)
+    cases.check_failed_matrix(ops, [1, 6, 33, 100, 260], dtype, poison)
 
 
 def test_results_that_do_not_fit_their_dtype_are_failures() -> None:
-    check_results_that_do_not_fit(ops, [1, 5, 40, 300])
+    cases.check_results_that_do_not_fit(ops, [1, 5, 40, 300])
     assert int(ops.inverse_root(torch.full((40, 40), 1.7e308, dtype=torch.float64), 4).info) != 0
 
 
 def test_only_the_lower_triangle_is_read() -> None:
-    check_lower_triangle(ops, [2, 20, 70, 260])
+    cases.check_lower_triangle(ops, [2, 20, 70, 260])
 
 
 def test_in_place_form_keeps_the_old_root_of_a_failed_matrix() -> None:
-    check_in_place_form(ops, [5, 40, 260])
+    cases.check_in_place_form(ops, [5, 40, 260])
 
 
 def test_list_forms_equal_single_calls() -> None:
     sizes = [4, 33, 4, 16, 1, 12, 0, 260, 16, 600, 33, 33, 33, 128, 200, 200]
-    check_list_forms(ops, sizes, bit_equal=128)
+    cases.check_list_forms(ops, sizes, bit_equal=128)
 
 
 def test_a_matrix_gives_the_same_bits_wherever_it_stands() -> None:
@@ -152,11 +131,11 @@ def test_strides_and_thread_counts() -> None:
         assert torch.equal(ops.inverse_root(A, 4).root, expected)
     finally:
         torch.set_num_threads(threads)
-    check_strides(ops, 40, 35)
+    cases.check_strides(ops, 40, 35)
 
 
 def test_empty() -> None:
-    check_empty(ops)
+    cases.check_empty(ops)
 
 
 def test_no_graph_is_recorded() -> None:
@@ -239,7 +218,7 @@ def test_bad_output_is_refused(out: Tensor, error: type[Exception], message: str
 
 
 def test_warm_start_changes_nothing_but_the_cost() -> None:
-    check_warm_start(ops, [6, 40, 130, 300])
+    cases.check_warm_start(ops, [6, 40, 130, 300])
 
 
 @pytest.mark.parametrize(("root", "options"), [(4, {}), (2, {"relative_eps": 1e-3}), (1, {})])

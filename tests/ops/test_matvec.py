@@ -21,6 +21,7 @@ from matvec_cases import (
     POSITIONS,
     check_factored,
     check_matvec,
+    check_non_finite,
     check_rearranged,
     dense,
     inner,
@@ -155,24 +156,7 @@ def test_dense_equals_samples() -> None:
 
 
 def test_non_finite_values_stay_in_their_batch_entry() -> None:
-    L, R = inner(6, 40, "symmetric")
-    G, D, A, H = (
-        normal(3, 20, 6, 40),
-        normal(3, 20, 2, 6),
-        normal(3, 20, 2, 40),
-        normal(3, 240, 240),
-    )
-    calls: list[tuple[Tensor, Callable[[], tuple[Tensor, Tensor]]]] = [
-        (G, lambda: ops.kron_matvec(G, L, R)),
-        (D, lambda: ops.kron_matvec_factored(D, A, L, R)),
-        (H, lambda: ops.rearranged_matvec(H, L, R)),
-    ]
-    for samples, call in calls:
-        clean = call()
-        samples[1].view(-1)[7] = float("nan")
-        for result, before in zip(call(), clean, strict=True):
-            assert torch.equal(result[::2], before[::2])
-            assert result[1].isnan().any()
+    check_non_finite(ops, 20, (6, 40))
 
 
 def every_op() -> dict[str, Callable[[], tuple[Tensor, Tensor]]]:

@@ -69,8 +69,7 @@ void land_copies(int left) {
   }
 }
 
-// ---- meetings of the lanes of a warp
-// -------------------------------------------------------------
+// ---- meetings of the lanes of a warp -----------------------------------------------------------
 
 Meeting* arrive(uint32_t mask, const char* what, const Location& where, bool orders_memory,
                 const void* brought, size_t bytes) {

@@ -19,8 +19,7 @@
 #define __grid_constant__
 #define __align__(bytes) __attribute__((aligned(bytes)))
 
-// ---- host
-// ----------------------------------------------------------------------------------------
+// ---- host --------------------------------------------------------------------------------------
 
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
 using cudaStream_t = struct CUstream_st*;
@@ -38,8 +37,7 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cud
   return cudaSuccess;
 }
 
-// ---- vectors
-// -------------------------------------------------------------------------------------
+// ---- vectors -----------------------------------------------------------------------------------
 
 struct alignas(8) float2 {
   float x, y;
@@ -62,16 +60,14 @@ inline double2 make_double2(double x, double y) { return {x, y}; }
 inline uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
-// ---- where a thread is
-// -----------------------------------------------------------------------------
+// ---- where a thread is -------------------------------------------------------------------------
 
 #define threadIdx (::kronext::emulator::thread_index())
 #define blockIdx (::kronext::emulator::block_index())
 #define blockDim (::kronext::emulator::block_size())
 #define gridDim (::kronext::emulator::grid_size())
 
-// ---- synchronisation
-// -------------------------------------------------------------------------------
+// ---- synchronisation ---------------------------------------------------------------------------
 
 #define KRONEXT_HERE ::kronext::emulator::Location where = ::kronext::emulator::Location::current()
 
@@ -172,8 +168,7 @@ T atomicMax(T* target, T value) {
   return old;
 }
 
-// ---- arithmetic
-// ------------------------------------------------------------------------------------
+// ---- arithmetic --------------------------------------------------------------------------------
 
 inline float __uint_as_float(unsigned bits) {
   float value;
