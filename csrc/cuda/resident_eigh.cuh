@@ -123,13 +123,13 @@ struct ResidentSolver {
   }
 
  private:
-  // The matrix as columns, both triangles.
+  // The matrix as columns, both triangles. What lies beyond a column is not used before the factor
+  // has overwritten it.
   __device__ __forceinline__ void load_matrix(const Scale& scale) const {
     for_lower_triangle(columns.n, threads.thread, Shape::kThreads, [&](int i, int j) {
       const float a = scale.down(entry(task, i, j));
       columns.data[i * columns.pitch + j] = columns.data[j * columns.pitch + i] = a;
     });
-    clear_padding();
     threads.sync();
   }
 
@@ -145,14 +145,15 @@ struct ResidentSolver {
     for (int k = threads.thread; k < n * n; k += Shape::kThreads) {
       columns.data[k % n * pitch + k / n] = assume_global(task.basis)[k];
     }
-    clear_padding();
     threads.sync();
     const float distance = newton_schulz_factor();
-    if (!(distance <= kFarFromOrthogonal)) {
-      load_identity();
-    } else if (distance > kRoundedBasis * float(n)) {
+    if (!(distance <= kFarFromOrthogonal)) return load_identity();
+    if (distance > kRoundedBasis * float(n)) {
       multiply({second, pitch, n}, columns.data, columns.data, threads);
     }
+    // Only now: the product writes there too. The projection takes four rows at a time.
+    clear_padding();
+    threads.sync();
   }
 
   // second <- (3 I - Q QT) / 2, by which Q becomes orthogonal up to the square of the distance.

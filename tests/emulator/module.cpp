@@ -24,6 +24,7 @@ void define_machine(py::module_& m) {
   m.def(
       "set_schedule", [](Order order, uint64_t seed) { schedule() = {order, seed}; },
       py::arg("order"), py::arg("seed") = 0);
+  m.def("barriers", &barriers);
   m.def("bug_names", &bug_names);
   m.def("run_bug", &run_bug);
   m.def("run_mma", &run_mma);

@@ -10,7 +10,6 @@ CHOLESKY, ROTATION = "pivoted_cholesky.cuh", "jacobi_rotation.cuh"
 SYNC = "threads.sync();"
 CAUGHT_BY_VALUES = {
     "NaN is not seen": edit(SOLVER, "& 0x7fffffffu", "& 0x7f7fffffu"),
-    "padding is not cleared": edit(SOLVER, "    clear_padding();", ""),
     "basis is not mended": edit(SOLVER, "0.5f * off;", "0.f * off;"),
     "inner pairs are left out": edit(SOLVER, "rotate(round == 0,", "rotate(false,"),
     "a round is lost": edit(SOLVER, "round < blocks - 1", "round < blocks - 2"),

@@ -94,7 +94,8 @@ SpectralCase make_case(const char* name, int n, const Entry& entry) {
   return problem;
 }
 
-// The second differences of n points, off by a little, and the sines that are their eigenvectors.
+// The second differences of n points, off by a little, and the sines that are their eigenvectors,
+// as far from orthogonal as a basis may be by half.
 template <class Noise>
 SpectralCase make_warm_case(const char* name, int n, const Noise& noise) {
   SpectralCase problem = make_case(name, n, [&](int i, int j) {
@@ -104,7 +105,8 @@ SpectralCase make_warm_case(const char* name, int n, const Noise& noise) {
   for (int i = 0; i < n; ++i) {
     for (int k = 0; k < n; ++k) {
       const double sine = std::sin(M_PI * (i + 1) * (k + 1) / (n + 1));
-      problem.basis()[i * n + k] = float(std::sqrt(2. / (n + 1)) * sine) + 3e-6f * noise();
+      problem.basis()[i * n + k] =
+          float(std::sqrt(2. / (n + 1)) * sine) + 3e-4f / float(n) * noise();
     }
   }
   return problem;

@@ -89,7 +89,7 @@ def test_clusters_and_graded_matrices(ops: EmulatedInverseRoot) -> None:
     for n in (12, 32, 48):
         scales = torch.logspace(0, -3, n)
         graded = scales[:, None] * with_condition(n, 10) * scales
-        cases = {
+        spectra = {
             "cluster": with_spectrum(1 + 1e-5 * torch.rand(n)),
             "wider cluster": with_spectrum(1 + 1e-3 * torch.rand(n)),
             "two clusters": with_spectrum(torch.tensor([1, 1e-5]).repeat(n // 2)),
@@ -97,7 +97,7 @@ def test_clusters_and_graded_matrices(ops: EmulatedInverseRoot) -> None:
             "graded": graded,
             "graded upwards": graded.flip(0, 1),
         }
-        for label, A in cases.items():
+        for label, A in spectra.items():
             result = ops.inverse_root(A, 4)
             error = relative_error(result.root, reference.inverse_root(A, 4))
             assert error <= 2e-6, f"n={n}, {label}: error {error:.1e}"
@@ -215,6 +215,28 @@ def test_what_fits_no_block_is_left_to_others(emulator: ModuleType) -> None:
 
     assert left(161, SHARED_BYTES) == 1
     assert left(160, 99 * 1024) == 1
+
+
+@pytest.mark.parametrize("n", [64, 70])
+@pytest.mark.parametrize("noise", [0.0, 1e-6])
+def test_a_warm_start_takes_fewer_sweeps(
+    noise: float, n: int, ops: EmulatedInverseRoot, emulator: ModuleType
+) -> None:
+    """Also from a basis that is mended first, where columns have padding and where they have none.
+
+    A basis that is dropped costs more barriers than none at all: the results would not tell.
+    """
+    A = with_condition(n, 1e3, batch=(1,))
+    near = ops.eigh(A + 1e-4 * symmetric(1, n, n)).vectors
+    near += noise * normal(1, n, n)
+
+    def barriers(basis: Tensor | None) -> int:
+        before: int = emulator.barriers()
+        ops.inverse_root(A, 4, basis=basis)
+        return emulator.barriers() - before
+
+    assert barriers(near) < 0.9 * barriers(None)
+    assert barriers(2 * near) > barriers(None), "this one is of no use"
 
 
 @pytest.mark.parametrize("n", [5, 16, 27, 40])

@@ -32,7 +32,13 @@ void fail(const std::string& message, const Location& where) {
   block().stop(message + ", " + text(where));
 }
 
-void block_barrier(const Location& where) { block().barrier(where); }
+static uint64_t barrier_count = 0;
+uint64_t barriers() { return barrier_count; }
+
+void block_barrier(const Location& where) {
+  ++barrier_count;
+  block().barrier(where);
+}
 
 void preempt() {
   if (schedule().order == Order::kRandom && block().random() % kPreemptOneIn == 0) {
@@ -141,6 +147,7 @@ void leave(Meeting* meeting, void* result, size_t bytes) {
 }
 
 void warp_barrier(uint32_t mask, const Location& where) {
+  ++barrier_count;
   Meeting* meeting = arrive(mask, "__syncwarp", where, true, nullptr, 0);
   if (everyone_is_here(*meeting)) {
     open(*meeting);

@@ -57,6 +57,9 @@ void* dynamic_shared();  // starts as 0xff bytes: NaN in every floating-point ty
 
 [[noreturn]] void fail(const std::string& message, const Location& where);
 void block_barrier(const Location& where);
+// Barriers that threads came to, of blocks and of warps, since the program began: what a kernel
+// did, where its results do not tell.
+uint64_t barriers();
 void preempt();  // a point where a random schedule may run other threads first
 
 void start_copy(void* to, const void* from, uint32_t bytes, uint32_t valid_bytes);
