@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 from kronext.optim import checkpoint
 from kronext.optim.engine import KroneckerPreconditioner
 from kronext.optim.grafting import redirect_
-from kronext.optim.lists import buckets, empty_like_all, narrowed, widened
+from kronext.optim.lists import buckets, empty_like_all, narrowed, screen, widened
 from kronext.optim.options import PreconditionerOptions, check_choice, check_number
 from kronext.optim.report import Report
 
@@ -182,14 +182,7 @@ class Preconditioned(Optimizer):
             torch._foreach_mul([item[2] for item in bucket], self._kept_part(bucket[0][1]))
             for bucket in grouped
         ]
-        # The base gets its own gradient unless the engine found it unusable.
-        fed = [
-            parameter.grad if use is gradient else use
-            for (_, parameter), gradient, use in zip(
-                self._members(), objective, usable, strict=True
-            )
-        ]
-        with self._gradients_set(fed):
+        with self._gradients_set(self._usable_own(objective, usable)):
             self.base.step()
         for bucket, starts in zip(grouped, decayed, strict=True):
             params = [parameter for _, _, parameter, _ in bucket]
@@ -225,6 +218,24 @@ class Preconditioned(Optimizer):
             for (index, _, _), gradient in zip(chosen, changed, strict=True):
                 gradients[index] = gradient
         return gradients
+
+    def _usable_own(
+        self, objective: Sequence[Tensor | None], usable: Sequence[Tensor | None]
+    ) -> list[Tensor | None]:
+        """Return the base's own gradients, without those that the engine found unusable."""
+        fed = list(usable)
+        unscreened: list[Tensor | None] = [None] * len(fed)
+        rows = zip(self._members(), objective, usable, strict=True)
+        for index, ((_, parameter), gradient, use) in enumerate(rows):
+            if use is None or gradient is parameter.grad:
+                continue
+            # The engine's has the sign and the penalty that the base takes in by itself.
+            if use is gradient:
+                fed[index] = parameter.grad
+            else:
+                unscreened[index] = parameter.grad
+        screened = screen(unscreened).gradients
+        return [use if own is None else own for own, use in zip(screened, fed, strict=True)]
 
     def _average(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Return the gradients averaged with the momentum of their group, where it has one."""
