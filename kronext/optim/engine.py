@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from kronext import ops
-from kronext.optim import estimators
+from kronext.optim import estimators, graphs
 from kronext.optim.blocks import BlockedParameter
 from kronext.optim.lists import Screened, buckets, empty_like_all, screen
 from kronext.optim.options import Options, PreconditionerOptions, checked_options
@@ -39,6 +39,8 @@ class KroneckerPreconditioner:
             entry overrides options for the group; None there lets the group pass through.
         raise_on_failure: raise where a gradient is not finite or a root fails, rather than count
             it and go on. Makes the host wait for an accelerator at every step.
+        capturable: count steps on the device, so that a CUDA graph can capture one and replay it;
+            costs one more pass over the factors. `docs/optimizer.md` says how to capture.
         caller: the name that error messages open with.
         **options: see below.
 
@@ -58,7 +60,7 @@ class KroneckerPreconditioner:
 
     Raises:
         TypeError: a parameter is no floating-point tensor or an option of the wrong type.
-        ValueError: an option is out of range.
+        ValueError: an option is out of range, or raise_on_failure and capturable are both set.
 
     Source: Morwani et al., arXiv 2406.17748; Gupta et al., arXiv 1802.09568 (`shampoo`).
     """
@@ -68,11 +70,18 @@ class KroneckerPreconditioner:
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
         *,
         raise_on_failure: bool = False,
+        capturable: bool = False,
         caller: str = "KroneckerPreconditioner",
         **options: Unpack[PreconditionerOptions],
     ) -> None:
+        if raise_on_failure and capturable:
+            raise ValueError(
+                f"{caller}: raise_on_failure must be False where steps can be captured, the host "
+                "does not look at those (got raise_on_failure=True, capturable=True)"
+            )
         self.caller = caller
         self.raise_on_failure = raise_on_failure
+        self.capturable = capturable
         self.options = checked_options(caller, options, Options())
         self._known_options: dict[Options, Options] = {}
         self._members: list[BlockedParameter] = []
@@ -120,7 +129,7 @@ class KroneckerPreconditioner:
     @property
     def steps(self) -> list[int]:
         """How many gradients of each parameter came in so far."""
-        return [member.step for member in self._members]
+        return [member.read_step() for member in self._members]
 
     def preconditions(self, index: int) -> bool:
         """Return whether parameter `index` has factors, or will have with its first gradient."""
@@ -143,11 +152,13 @@ class KroneckerPreconditioner:
             ValueError: a gradient is sparse or of the wrong shape, or a parameter changed its
                 shape; nothing was written.
             RuntimeError: with `raise_on_failure`, a gradient is not finite (nothing was written)
-                or a root failed.
+                or a root failed; or a CUDA graph captures a step that cannot be replayed.
         """
         if gradients is None:
             gradients = [member.parameter.grad for member in self._members]
         self._check("gradient", gradients)
+        if graphs.is_capturing():
+            self._check_capture(gradients)
         for counter in (self._roots_failed, self._gradients_skipped):
             counter.start_step()
         screened = screen(gradients)
@@ -159,12 +170,14 @@ class KroneckerPreconditioner:
         blocked = [i for i in active if self.preconditions(i)]
         for i in active:
             self._members[i].step += 1
+        if self.capturable:
+            graphs.count_on_device([self._members[i] for i in active])
         refreshed = 0
         for bucket in buckets(blocked, self._update_key):
             self._accumulate(bucket, screened)
             refreshed += self._refresh_roots(bucket)
         self._report = Report(
-            step=max(self.steps, default=0),
+            step=max((member.step for member in self._members), default=0),
             parameters=len(blocked),
             blocks=sum(len(self._members[i].left) for i in blocked),
             passed_through=len(active) - len(blocked),
@@ -222,6 +235,7 @@ class KroneckerPreconditioner:
         """Return what the last `update` did. Waits for accelerators to read their counters."""
         return replace(
             self._report,
+            step=max(self.steps, default=0),
             roots_failed=self._roots_failed.read_step(),
             gradients_skipped=self._gradients_skipped.read_step(),
             total_roots_failed=self._roots_failed.read_total(),
@@ -279,6 +293,20 @@ class KroneckerPreconditioner:
                     f"{name} {tuple(tensor.shape)})"
                 )
 
+    def _check_capture(self, gradients: Sequence[Tensor | None]) -> None:
+        if not self.capturable:
+            raise RuntimeError(
+                f"{self.caller}: capturable must be True for a CUDA graph to capture a step "
+                "(got capturable=False)"
+            )
+        for index, (member, gradient) in enumerate(zip(self._members, gradients, strict=True)):
+            made = graphs.why_not_capturable(member) if gradient is not None else ""
+            if made:
+                raise RuntimeError(
+                    f"{self.caller}: {made} must exist before a CUDA graph captures a step, run "
+                    f"one that makes them first (got parameter={index}, step={member.step})"
+                )
+
     def _update_key(self, index: int) -> tuple[Any, ...]:
         member = self._members[index]
         parameter = member.parameter
@@ -291,32 +319,42 @@ class KroneckerPreconditioner:
         lefts: list[Tensor] = []
         rights: list[Tensor] = []
         blocks: list[Tensor] = []
-        decays: list[float] = []
-        weights: list[float] = []
-        finite: list[Tensor] = []
-        for index, member in zip(bucket, members, strict=True):
+        owners: list[int] = []
+        for position, (index, member) in enumerate(zip(bucket, members, strict=True)):
             if not member.left:
                 member.create_factors()
-            gradient, flag = screened.gradients[index], screened.finite[index]
+            gradient = screened.gradients[index]
             assert gradient is not None
-            decay, weight = options.average_weights(member.step)
-            count = len(member.left)
             lefts += member.left
             rights += member.right
             blocks += member.blocks(gradient)
-            decays += [decay] * count
-            weights += [weight] * count
-            if flag is not None:
-                finite += [flag] * count
-        if finite:
+            owners += [position] * len(member.left)
+        flags = [flag for index in bucket if (flag := screened.finite[index]) is not None]
+        ones = [1.0] * len(owners)
+
+        def scale_factors(scales: Sequence[Tensor]) -> None:
+            each = [scales[owner] for owner in owners]
+            torch._foreach_mul_(lefts, each)
+            torch._foreach_mul_(rights, each)
+
+        if self.capturable:
+            finite = torch.stack(flags) if flags else None
+            before, after = graphs.average_scales(members, finite)
+            scale_factors(before)
+            estimators.accumulate(options, lefts, rights, blocks, decay=ones, weight=ones)
+            scale_factors(after)
+            return
+        numbers = [options.average_weights(member.step) for member in members]
+        decays = [numbers[owner][0] for owner in owners]
+        weights = [numbers[owner][1] for owner in owners]
+        if flags:
             # The gradient is zero where it was not finite; to leave the factor as it was its decay
             # must be 1, which only the device knows.
-            flags = torch.stack(finite).to(lefts[0].dtype).unbind()
-            masked = torch._foreach_mul(flags, [decay - 1 for decay in decays])
+            masks = torch.stack(flags).to(lefts[0].dtype).unbind()
+            masked = torch._foreach_mul(masks, [decay - 1 for decay, _ in numbers])
             torch._foreach_add_(masked, 1.0)
-            torch._foreach_mul_(lefts, masked)
-            torch._foreach_mul_(rights, masked)
-            decays = [1.0] * len(lefts)
+            scale_factors(masked)
+            decays = ones
         estimators.accumulate(options, lefts, rights, blocks, decay=decays, weight=weights)
 
     def _refresh_roots(self, bucket: Sequence[int]) -> int:
