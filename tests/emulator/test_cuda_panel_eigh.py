@@ -183,7 +183,7 @@ def test_a_chain_of_warm_starts_does_not_drift(ops: EmulatedPanelEigh) -> None:
 def test_what_is_left_to_others(emulator: ModuleType) -> None:
     info = torch.full((1,), -1, dtype=torch.int32)
     tasks = [(0, 0, 0, 0, 0, info.data_ptr(), n, n) for n in (0, 2049)]
-    _, count = emulator.panel_eigh(tasks, 4.0, 0.0, 0.0, False, False)
+    _, count = emulator.panel_eigh(tasks, 4.0, 0.0, 0.0, False, 1, False)
     assert count == 2
     assert int(info) == -1
 
