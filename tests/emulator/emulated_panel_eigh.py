@@ -16,6 +16,6 @@ class EmulatedPanelEigh(EmulatedInverseRoot):
     work: Sequence[tuple[int, int]] = ()
 
     def _launch(self, tasks: list[Any], options: tuple[float | bool, ...]) -> None:
-        device = (self.multiprocessors, self.slow_double)
+        device = (self.multiprocessors, self.shared_bytes, self.slow_double)
         self.work, left_out = self.module.panel_eigh(tasks, *options, *device)
         assert left_out == 0, "a matrix is empty, or too large for the panel kernels"

@@ -45,10 +45,10 @@ std::vector<KernelShape> kernels() {
 // matrices were left out.
 std::pair<std::vector<std::pair<int, int>>, int64_t> panel_eigh(
     const std::vector<SpectralTuple>& list, double root, double eps, double relative_eps,
-    bool keep_failed, int multiprocessors, bool slow_double) {
+    bool keep_failed, int multiprocessors, int shared_bytes, bool slow_double) {
   const std::vector<cuda::SpectralTask> tasks = spectral_tasks(list);
   const cuda::PanelEighPlan plan = cuda::plan_panel_eigh(
-      tasks.data(), int64_t(tasks.size()), {multiprocessors, int(kMaxSharedBytes), slow_double});
+      tasks.data(), int64_t(tasks.size()), {multiprocessors, shared_bytes, slow_double});
   DeviceMemory table(plan.table_bytes), workspace(plan.workspace_bytes);
   cuda::fill_panel_eigh_table(plan, tasks.data(), table.data());
   const cuda::SpectralOptions options = {{root, eps, relative_eps, undamped_cutoff<float>(0)},
