@@ -30,9 +30,9 @@ struct PanelPair {
     for (int i = 0; i < kTileSide; ++i) {
       const int row = tile.first_row() + i;
       const auto& sum = tile.sum[i];
-      if (row < rows) {
-        four_at(&(*this)(row, tile.first_column())) = {sum[0], sum[1], sum[2], sum[3]};
-      }
+      if (row >= rows) continue;
+      store_through_l2(reinterpret_cast<float4*>(&(*this)(row, tile.first_column())),
+                       make_float4(sum[0], sum[1], sum[2], sum[3]));
     }
   }
 };

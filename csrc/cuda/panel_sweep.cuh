@@ -40,7 +40,7 @@ struct ResidentPair {
       if (row < n) {
         copy_async_16(to, &x(row, column));
       } else {
-        four_at(to) = Four<float>();
+        *reinterpret_cast<float4*>(to) = make_float4(0.f, 0.f, 0.f, 0.f);
       }
     }
     copy_async_commit();

@@ -68,11 +68,7 @@ struct alignas(16) Four {
 };
 
 template <class T>
-__device__ __forceinline__ Four<T>& four_at(T* pointer) {
-  return *reinterpret_cast<Four<T>*>(pointer);
-}
-template <class T>
-__device__ __forceinline__ const Four<T>& four_at(const T* pointer) {
+__device__ __forceinline__ Four<T> four_at(const T* pointer) {
   return *reinterpret_cast<const Four<T>*>(pointer);
 }
 

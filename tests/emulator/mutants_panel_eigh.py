@@ -47,7 +47,9 @@ CAUGHT_BY_VALUES = {
     "rows below the matrix are stored": edit(ROTATION, "if (row < rows)", "if (true)"),
     "columns of the other panel": edit(SWEEP, "x(i, k) : 0.f", "x(i, k ^ kPanel) : 0.f"),
     "X is not waited for": edit(SWEEP, "copy_async_wait<0>();", ""),
-    "X is not cleared below its last row": edit(SWEEP, "four_at(to) = Four<float>();", ""),
+    "X is not cleared below its last row": edit(
+        SWEEP, "make_float4(0.f, 0.f, 0.f, 0.f)", "*reinterpret_cast<float4*>(to)"
+    ),
     "the last rows are left out of G": edit(SWEEP, "first < end;", "first + kTileDepth <= end;"),
     "rows of J of the other panel": edit(SWEEP, "&turn(k + e,", "&turn((k + e) ^ kPanel,"),
     "every second tile of X J is left out": edit(SWEEP, "first += kTile)", "first += 2 * kTile)"),
