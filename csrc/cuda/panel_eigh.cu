@@ -29,14 +29,14 @@ SizeClasses classes_of(const std::vector<int64_t>& members, const SpectralTask* 
   return classes;
 }
 
-// Up to how many pairs of panels a matrix may have to keep them in shared memory; 0 for none does.
+// Matrices of up to so many pairs of panels keep them in shared memory; 0: none.
 //
-// A block for each pair reads and writes a third of what the two launches do, and fewer blocks than
-// the device holds leave it idle, which costs more. So they must fill at least three quarters of
-// the rounds in which the device takes them: expected to pay, not measured. Either method gives the
-// same bits.
+// The resident method reads and writes a third of what the two launches do, but has only a block
+// for each pair: one matrix of 512 rows would leave 124 of 132 multiprocessors idle. So the pairs
+// of a round must fill three quarters of what the device takes at a time: expected to pay, not
+// measured. Bits do not depend on it.
 int resident_pairs(const SizeClasses& classes, const DeviceShape& device) {
-  constexpr int kMostBlocks = 2;  // that the registers of a multiprocessor are for
+  constexpr int kMostBlocks = 2;  // of a multiprocessor, by their registers
   const auto fitting = [&](int pairs) {
     return device.shared_bytes / (resident_bytes(pairs) + kReservedSharedBytes);
   };
@@ -50,8 +50,8 @@ int resident_pairs(const SizeClasses& classes, const DeviceShape& device) {
   }
   const int64_t together =
       int64_t(device.multiprocessors) * std::min(fitting(largest), kMostBlocks);
-  const int64_t rounds = (pairs + together - 1) / together;
-  return 4 * pairs >= 3 * rounds * together ? largest : 0;
+  const int64_t turns = (pairs + together - 1) / together;
+  return 4 * pairs >= 3 * turns * together ? largest : 0;
 }
 
 // ---- launching ---------------------------------------------------------------------------------

@@ -16,10 +16,10 @@
 // A sweep notes the largest cosine that it met (in a fresh G) and the largest tangent by which it
 // turned; when their product is rounding error, the launches that follow have nothing to do.
 //
-// Operations: 4 n^3 a sweep, half for G and half for X J; besides, n^2 / 64 of the 32 steps for J.
-// Bytes of a sweep: n^3 / 4 resident, X once read and once written; else n^3, since G reads X for
-// either side, writes its parts and adds them, and every tile of X J reads J too. These come from
-// the second-level cache up to about n = 2048.
+// Operations: 4 n^3 a sweep, half for G and half for X J; besides, n^2 / 64 steps to J.
+// Bytes of a sweep: n^3 / 4 where X is resident, read once and written once; else 3 n^3 / 4, since
+// G reads X for either side and adds its parts, and every tile of X J reads J too. They come from
+// the second-level cache as long as a list fits it: one matrix of n = 2048 is 16 MB.
 #pragma once
 
 #include "csrc/cuda/panel_rotation.cuh"
