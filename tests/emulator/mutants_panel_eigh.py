@@ -44,7 +44,7 @@ CAUGHT_BY_VALUES = {
     "parts are not waited for": edit(PROBLEM, "*shared == expected - 1", "true"),
     "no sweep after the first": edit(PROBLEM, "!settled(sweep - 1)", "false"),
     "J less the I": edit(ROTATION, "int(threadIdx.x)) += 1.f", "int(threadIdx.x)) += 0.f"),
-    "rows below the matrix are stored": edit(ROTATION, "if (row >= rows) continue;", ""),
+    "a row below the matrix is stored": edit(ROTATION, "row >= rows", "row > rows"),
     "columns of the other panel": edit(SWEEP, "x(i, k) : 0.f", "x(i, k ^ kPanel) : 0.f"),
     "X is not waited for": edit(SWEEP, "copy_async_wait<0>();", ""),
     "X is not cleared below its last row": edit(
