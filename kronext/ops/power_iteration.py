@@ -66,7 +66,9 @@ def power_iteration(
             float64; their symmetric parts count.
         tol: Stop when the spans of the left and of the right factors turn, in one step, by an angle
             whose sine is at most `tol` in every batch entry. Steps of float32 factors do not fall
-            below about 1e-7.
+            below about 1e-7. On CUDA all steps are launched, and those behind the stop do nothing;
+            only for an iterable does the host wait, to know whether it must walk it again: then
+            this cannot be captured in a CUDA graph.
         rank: Number of pairs, at most `min(m, n)^2`.
 
     Returns:
