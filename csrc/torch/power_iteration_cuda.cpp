@@ -3,18 +3,17 @@
 #include <torch/csrc/stable/library.h>
 
 #include "csrc/torch/cuda_device.h"
+#include "csrc/torch/matmul_precision.h"
 #include "csrc/torch/power_iteration.h"
 
 namespace kronext {
 namespace {
 
-constexpr cuda::MatmulPrecision kPrecision = cuda::MatmulPrecision::kHighest;
-
 void multiply(const char* op, const Tensor& where, const std::vector<WeightedStep>& steps,
               Inspection inspection) {
   const CudaDevice device(op, where);
   const cuda::KroneckerPlan plan = cuda::plan_kronecker_steps(
-      steps.data(), int64_t(steps.size()), inspection, kPrecision, device.shape());
+      steps.data(), int64_t(steps.size()), inspection, matmul_precision(), device.shape());
   device.run(
       plan,
       [&](void* table, void* workspace) {
@@ -87,8 +86,8 @@ Triples iterate(const Iteration& given) {
   const cuda::Iteration iteration{
       raw(given.start.left, given.start.right), raw(left, right), sigma.data_ptr(),
       static_cast<int32_t*>(info.data_ptr()),   given.samples,    given.dense};
-  const cuda::IterationPlan plan =
-      cuda::plan_power_iteration(iteration, given.steps, given.tol, kPrecision, device.shape());
+  const cuda::IterationPlan plan = cuda::plan_power_iteration(iteration, given.steps, given.tol,
+                                                              matmul_precision(), device.shape());
   device.run(
       plan,
       [&](void* table, void* workspace) {

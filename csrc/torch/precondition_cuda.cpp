@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "csrc/torch/cuda_device.h"
+#include "csrc/torch/matmul_precision.h"
 #include "csrc/torch/precondition.h"
 
 namespace kronext {
@@ -11,7 +12,7 @@ static void make_products(const char* op, const Tensor& where,
                           std::vector<PreconditionProblem>& problems) {
   const CudaDevice device(op, where);
   const cuda::PreconditionPlan plan = cuda::plan_precondition(
-      problems.data(), int64_t(problems.size()), cuda::MatmulPrecision::kHighest, device.shape());
+      problems.data(), int64_t(problems.size()), matmul_precision(), device.shape());
   device.run(
       plan,
       [&](void* table, void* workspace) {

@@ -5,7 +5,8 @@ anything, repeats bit for bit for the same build, device and thread count, survi
 `torch.compile(fullgraph=True)`, and accepts leading batch dimensions and strided views.
 """
 
-from kronext.ops import _linalg as _linalg  # registers what CUDA falls back to
+from kronext.ops import _linalg as _linalg  # registers what the ops on CUDA call
+from kronext.ops import _precision as _precision
 from kronext.ops.inverse_root import (
     Eigh,
     InverseRoot,

@@ -26,6 +26,9 @@ def kron_matvec(
     each thread, about 1 MB of packed samples and float64 sums of both results; where a single
     sample is work for all threads, they share one. On CUDA it is about 64 MB, and those sums.
 
+    On CUDA the precision of float32 products is `torch.get_float32_matmul_precision()` when the op
+    runs; on the CPU it is always "highest".
+
     Args:
         G: Samples `(..., S, m, n)`, float64, float32, bfloat16 or float16, any strides. 16-bit
             values are multiplied exactly and accumulated in float32; sums over samples are float64.

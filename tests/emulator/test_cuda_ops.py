@@ -9,7 +9,16 @@ import building
 import pytest
 import torch
 from emulated_ops import cpu_tensors_on_cuda_ops
-from helpers import FACTOR, FLOATING, assert_refused, name, normal, sliced
+from helpers import (
+    FACTOR,
+    FLOATING,
+    assert_refused,
+    name,
+    normal,
+    relative_error,
+    sliced,
+    symmetric,
+)
 from inverse_root_cases import check_decomposition, check_list_forms, check_roots, check_warm_start
 from matvec_cases import check_factored, check_matvec, check_rearranged, dense, inner
 from outer_cases import check_update, factors
@@ -141,6 +150,42 @@ def test_an_optimizer_steps_as_on_the_cpu(library: Path) -> None:
     with cpu_tensors_on_cuda_ops(library) as ran:
         torch.testing.assert_close(train(), expected, rtol=1e-4, atol=1e-5)
     assert {"outer_update_list_", "inverse_root_list_", "precondition_list"} <= set(ran)
+
+
+# ---- torch.set_float32_matmul_precision ---------------------------------------------------------
+
+
+@pytest.fixture
+def default_precision_afterwards() -> Iterator[None]:
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+def float32_products(G: torch.Tensor, L: torch.Tensor, R: torch.Tensor) -> list[torch.Tensor]:
+    """One of every op that makes them."""
+    left, right, online_left, online_right = L.clone(), R.clone(), L.clone(), R.clone()
+    ops.outer_update_(left, right, G[0], decay=0.0, weight=1.0)
+    ops.power_iteration_list_([online_left], [online_right], [G[0]], decay=0.0, weight=1.0)
+    products = [left, right, online_left, online_right, ops.precondition(G, L, R)]
+    products += [*ops.kron_matvec(G, L, R), *ops.kron_matvec_factored(G, G, R, R)]
+    return [*products, *ops.power_iteration(G, steps=1)[:3]]
+
+
+def test_products_follow_the_precision_of_the_call(
+    ran: list[str], default_precision_afterwards: None
+) -> None:
+    """In a compiled graph too, which must not remember the precision that it was traced at."""
+    compiled = torch.compile(float32_products, fullgraph=True, backend="aot_eager")
+    G, L, R = normal(3, 9, 20), symmetric(9, 9), symmetric(20, 20)
+    exact = [t.double() for t in float32_products(G.double(), L.double(), R.double())]
+    bounds = {"medium": (1e-4, 3e-2), "high": (1e-7, 1e-4), "highest": (0, 1e-6)}
+    for precision in ("high", "medium", "highest", "medium", "high"):
+        torch.set_float32_matmul_precision(precision)
+        eager = float32_products(G, L, R)
+        for result, same, oracle in zip(eager, compiled(G, L, R), exact, strict=True):
+            assert torch.equal(result, same), f"the compiled graph is not at {precision}"
+            low, high = bounds[precision]
+            assert low < relative_error(result, oracle) < high
 
 
 def test_whole_graphs_compile(ran: list[str]) -> None:
