@@ -79,6 +79,7 @@ calls = {
     "outer_update_list_": (([A], [], [G]), numbers),
     "precondition": ((G, A, None), {}),
     "precondition_list": (([G], [A], []), {}),
+    "precondition_list_with_squares": (([G], [A], []), {}),
     "eigh": ((A,), {}),
     "inverse_root": ((A, 4.0), {}),
     "inverse_root_list": (([A], 4.0), dict(bases=[])),

@@ -31,7 +31,7 @@ from power_iteration_cases import (
     check_values,
     zeros,
 )
-from precondition_cases import check_sides, operands
+from precondition_cases import check_sides, check_squares, operands
 
 from kronext import ops, optim
 
@@ -75,7 +75,9 @@ def test_precondition(dtype: torch.dtype, ran: list[str]) -> None:
         assert torch.equal(single, listed)
     batched = ops.precondition(normal(3, 1, 9, 17, dtype=dtype), normal(2, 9, 9), None)
     assert batched.shape == (3, 2, 9, 17)
-    assert {"precondition", "precondition_list"} == set(ran)
+    rows = [operands(m, n, dtype) for m, n in [(70, 33), (3, 100), (9, 0), (9, 17)]]
+    check_squares(ops, *(list(column) for column in zip(*rows, strict=True)))
+    assert {"precondition", "precondition_list", "precondition_list_with_squares"} == set(ran)
 
 
 def test_inverse_roots(ran: list[str]) -> None:

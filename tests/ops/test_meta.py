@@ -36,6 +36,10 @@ def call_every_op(dtype: torch.dtype, to: Make) -> dict[str, Any]:
         "outer_update_list_": (ops.outer_update_list_([L, None], [None, R], [g, g], **numbers), L),
         "precondition": ops.precondition(G, l, None),
         "precondition_list": ops.precondition_list([g, G], [None, l], [R, R]),
+        "precondition_list_with_squares": [
+            ops.precondition_list_with_squares([g, G], [None, l], [R, R]),
+            ops.precondition_list_with_squares([g, G], [l, l], None),
+        ],
         "eigh": ops.eigh(L),
         "inverse_root": ops.inverse_root(L, 4, eps=1.0),
         "inverse_root_list": ops.inverse_root_list([L, R], 4),
