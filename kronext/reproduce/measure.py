@@ -1,0 +1,205 @@
+"""What is measured at a step: how near each Kronecker product is to `H_GN` and to `H_Ada`.
+
+`H_GN` is that of some training images (the pool), the same at every step. Without probes it is
+exact, and so are the approximations that Figures 1, 2 and 4 show: every label of every image,
+weighted by the model's probability. With probes they see one label an image that is drawn from the
+model, as in the paper. Figure 3 compares such single draws with real labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from kronext import curvature
+from kronext.curvature import (
+    KroneckerFactors,
+    Recording,
+    SecondMoment,
+    Truth,
+    moments,
+    second_moment,
+)
+from kronext.curvature.capture import Labels
+from kronext.curvature.losses import LossName, find_loss
+from kronext.reproduce.adagrad import RunningAdagrad
+from kronext.reproduce.experiments import Settings
+from kronext.reproduce.training import Examples
+
+Batch: TypeAlias = tuple[Tensor, Tensor]
+# Of one layer: each measured quantity by its name.
+Similarities: TypeAlias = dict[str, float]
+
+# Images in one forward pass.
+_CHUNK = 256
+# How far the leading pair of Figure 2 is iterated; its cosines err by about the square.
+_TOLERANCE = 1e-4
+
+
+class Pool:
+    """The images whose Gauss-Newton matrix is measured."""
+
+    def __init__(self, examples: Examples, count: int | None, generator: torch.Generator) -> None:
+        order = torch.randperm(len(examples), generator=generator)
+        self._indices = order[:count]
+        self._examples = examples
+
+    def batches(self) -> list[Batch]:
+        """All of them, in batches."""
+        return [self._examples[part] for part in self._indices.split(_CHUNK)]
+
+    def draw(self, size: int, generator: torch.Generator) -> Batch:
+        """Independent draws, with replacement, as Lemma 8 has them."""
+        drawn = torch.randint(len(self._indices), (size,), generator=generator)
+        return self._examples[self._indices[drawn]]
+
+
+class GaussNewtonMeasurement:
+    """Everything about `H_GN` at one step; `similarities[layer]` is the result.
+
+    Args:
+        model: at this step; its mode and gradients are left as they are.
+        layers: names of layers.
+        pool: the images of `H_GN`.
+        settings: of the run.
+        loss: of the training.
+        generator: of the labels and probes, on the model's device.
+        draws: of the batches.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[str],
+        pool: Pool,
+        settings: Settings,
+        loss: LossName,
+        generator: torch.Generator,
+        draws: torch.Generator,
+    ) -> None:
+        self._model, self._layers, self._loss = model, list(layers), loss
+        self._settings, self._generator = settings, generator
+        with _evaluation(model):
+            batches = pool.batches()
+            self.mean_loss = self._mean_loss(batches)
+            exact: Sequence[Labels] = () if settings.probes else ("expected",)
+            single = self._record(batches, ("sampled", "real", *exact))
+            large = self._large_batches(pool, draws)
+            self.similarities = {
+                layer: self._of_layer(layer, batches, single, large.get(layer, {}))
+                for layer in self._layers
+            }
+
+    def _of_layer(
+        self,
+        layer: str,
+        batches: list[Batch],
+        single: dict[Labels, Recording],
+        large: dict[Labels, Tensor],
+    ) -> Similarities:
+        kind: Labels = "sampled" if self._settings.probes else "expected"
+        samples = second_moment(single[kind][layer])
+        matrix = compact(samples)
+        products = {
+            "optimal": curvature.optimal(matrix),
+            "shampoo2": curvature.shampoo2(matrix),
+            "shampoo": curvature.shampoo(matrix),
+            "kfac": curvature.kfac(samples, variant="reduce"),
+            "shampoo2_sampled": curvature.shampoo2(single["sampled"][layer]),
+            "shampoo2_real": curvature.shampoo2(single["real"][layer]),
+        }
+        for labels, gradients in large.items():
+            products[f"shampoo2_{labels}_batch"] = curvature.shampoo2(gradients)
+        truth: Truth = matrix
+        if self._settings.probes:
+            H = curvature.GaussNewton(self._model, layer, batches, loss=self._loss)
+            count, generator = self._settings.probes, self._generator
+            truth = curvature.hutchinson(H, probes=count, generator=generator)
+        return _similarities(truth, products) | _alignment(matrix)
+
+    def _record(self, batches: list[Batch], kinds: Sequence[Labels]) -> dict[Labels, Recording]:
+        """Per-example gradients for several kinds of labels from the same forward passes."""
+        with ExitStack() as contexts:
+            recordings = {
+                labels: contexts.enter_context(
+                    curvature.capture(
+                        self._model,
+                        self._layers,
+                        loss=self._loss,
+                        labels=labels,
+                        generator=self._generator,
+                    )
+                )
+                for labels in kinds
+            }
+            for inputs, targets in batches:
+                output = self._model(inputs)
+                for recording in recordings.values():
+                    recording.record(output, targets)
+        return recordings
+
+    def _large_batches(self, pool: Pool, draws: torch.Generator) -> dict[str, dict[Labels, Tensor]]:
+        """For each layer the gradients of batches, `(batches, m, n)`, for both kinds of labels."""
+        size = self._settings.large_batch
+        gradients: dict[str, dict[Labels, list[Tensor]]] = {}
+        for _ in range(self._settings.large_batches):
+            recordings = self._record([pool.draw(size, draws)], ("sampled", "real"))
+            for labels, recording in recordings.items():
+                for layer in self._layers:
+                    D, A = (factor.flatten(0, 1) for factor in recording[layer])
+                    by_labels = gradients.setdefault(layer, {})
+                    by_labels.setdefault(labels, []).append(D.mT @ A / size)
+        return {
+            layer: {labels: torch.stack(G) for labels, G in by_labels.items()}
+            for layer, by_labels in gradients.items()
+        }
+
+    @torch.no_grad()
+    def _mean_loss(self, batches: list[Batch]) -> float:
+        per_example = find_loss("reproduce", self._loss).per_example
+        losses = [per_example(self._model(inputs), targets) for inputs, targets in batches]
+        return float(torch.cat(losses).mean())
+
+
+def adagrad_similarities(adagrad: RunningAdagrad, layer: str) -> Similarities:
+    """The same for `H_Ada`; all approximations are of the run's gradients."""
+    samples, truth = compact(adagrad.samples(layer)), adagrad.truth(layer)
+    products = {
+        "optimal": curvature.optimal(samples),
+        "shampoo2": curvature.shampoo2(samples),
+        "shampoo": curvature.shampoo(samples),
+    }
+    return _similarities(truth, products) | _alignment(samples)
+
+
+def compact(moment: SecondMoment) -> SecondMoment:
+    """The same matrix written out where it fits in memory, and serves many products."""
+    m, n = moment.shape
+    if (m * n) ** 2 > moments.MEMORY_ENTRIES:
+        return moment
+    return second_moment(moment.in_range.dense(), shape=moment.shape)
+
+
+def _similarities(truth: Truth, products: dict[str, KroneckerFactors]) -> Similarities:
+    return {name: curvature.cosine_similarity(truth, M) for name, M in products.items()}
+
+
+def _alignment(samples: SecondMoment) -> Similarities:
+    """Figure 2; `leading` is the optimum that the five rounds of "optimal" approach."""
+    leading, left, right = curvature.alignment(samples, tol=_TOLERANCE)
+    return {"leading": leading, "left": left, "right": right}
+
+
+@contextmanager
+def _evaluation(model: nn.Module) -> Iterator[None]:
+    """Running averages in place of those of the batch, so that examples are independent."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
