@@ -81,10 +81,10 @@ def find(kind: str, data: Path) -> Callable[[int], Images]:
         for path in candidates:
             if fnmatch(path.name, pattern):
                 return partial(load, path)
-    held = ", ".join(path.name for path in candidates[:8])
+    names = [path.name for path in candidates[1:9]] or [data.name]
     raise FileNotFoundError(
         f"reproduce: --data must be or hold one of {', '.join(SOURCES[kind])} for {kind} "
-        f"(got {held}); --preset quick without --data needs no files"
+        f"(got {', '.join(names)}); --preset quick without --data needs no files"
     )
 
 

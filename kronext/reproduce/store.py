@@ -50,12 +50,13 @@ class Store:
         if not self._state.exists():
             return None
         state: dict[str, Any] = torch.load(self._state, weights_only=True)
-        return state
+        return {**state, "results": json.loads(state["results"])}
 
     def save(self, results: dict[str, Any], state: dict[str, Any]) -> None:
         """Writes the results so far, and what the run needs to go on from here."""
         # The state first: it holds the results too, and it alone decides where a run goes on.
-        _replace(self._state, lambda path: torch.save({**state, "results": results}, path))
+        whole = {**state, "results": json.dumps(results)}
+        _replace(self._state, lambda path: torch.save(whole, path))
         self._write(results, complete=False)
 
     def finish(self, results: dict[str, Any]) -> dict[str, Any]:
