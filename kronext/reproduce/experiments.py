@@ -62,16 +62,16 @@ class Experiment:
     """A model on a data set, and the layers that are measured.
 
     Attributes:
-        title: of the data in the paper.
+        paper_data: the name of the data in the paper.
         data: "mnist", "cifar" or "imagenet", a key of `sources.SOURCES`.
         build: from the settings, the number of classes and the shape of an image.
-        describe: the model in words.
+        describe: the model in words, and how it differs from the paper's.
         layers: names of the measured layers, and what figures call them.
         loss: of the training.
         standardize: whether pixels are centred at 0.5 and divided by 0.25.
     """
 
-    title: str
+    paper_data: str
     data: str
     build: Callable[[Settings, int, tuple[int, ...]], nn.Module]
     describe: Callable[[Settings], str]
@@ -80,25 +80,21 @@ class Experiment:
     standardize: bool = True
 
 
-def _width(settings: Settings, default: int) -> int:
-    return int(settings.model.get("width", default))
+def _name(model: str, width: int, published: int) -> str:
+    return model if width == published else f"{model}, width {width} (paper: {published})"
 
 
 def _vit_layers(settings: Settings) -> dict[str, str]:
     return {
         "blocks.3.ffn1": "FFN linear layer 1",
         "blocks.3.ffn2": "FFN linear layer 2",
-        f"blocks.3.qkv[:{2 * _width(settings, 512)}]": "Q-K projection layer",
+        f"blocks.3.qkv[:{2 * settings.model.get('width', 512)}]": "Q-K projection layer",
     }
-
-
-def _describe_convnext(settings: Settings) -> str:
-    return f"ConvNeXt-T, width {settings.model.get('widths', (96,))[0]}"
 
 
 EXPERIMENTS = {
     "mnist": Experiment(
-        title="MNIST-2",
+        paper_data="MNIST, digits 0, 1",
         data="mnist",
         build=lambda _, __, shape: LogisticRegression(torch.Size(shape).numel()),
         describe=lambda _: "logistic regression",
@@ -107,24 +103,24 @@ EXPERIMENTS = {
         standardize=False,
     ),
     "resnet": Experiment(
-        title="CIFAR-5M",
+        paper_data="CIFAR-5M",
         data="cifar",
         build=lambda settings, classes, _: ResNet18(classes, **settings.model),
-        describe=lambda settings: f"ResNet18, width {_width(settings, 64)}",
+        describe=lambda settings: _name("ResNet18", settings.model.get("width", 64), 64),
         layers=lambda _: {"layer1.1.conv1": "layer1.1.conv1"},
     ),
     "convnext": Experiment(
-        title="ImageNet",
+        paper_data="ImageNet",
         data="imagenet",
         build=lambda settings, classes, _: ConvNeXt(classes, **settings.model),
-        describe=_describe_convnext,
-        layers=lambda _: {"stages.2.1.pwconv1": "2.1.pwconv1"},
+        describe=lambda settings: _name("ConvNeXt-T", settings.model.get("widths", (96,))[0], 96),
+        layers=lambda _: {"stages.2.1.pwconv1": "stages.2.1.pwconv1"},
     ),
     "vit": Experiment(
-        title="CIFAR-5M",
+        paper_data="CIFAR-5M",
         data="cifar",
         build=lambda settings, classes, shape: ViT(classes, image_size=shape[-1], **settings.model),
-        describe=lambda settings: f"ViT, width {_width(settings, 512)}",
+        describe=lambda settings: _name("ViT", settings.model.get("width", 512), 512),
         layers=_vit_layers,
     ),
 }

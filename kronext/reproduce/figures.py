@@ -224,7 +224,10 @@ def _heading(panel: Panel, result: dict[str, Any]) -> str:
     settings = Settings(**result["settings"])
     experiment = EXPERIMENTS[panel.experiment]
     layer = list(experiment.layers(settings).values())[panel.layer]
-    return f"{result['data']['name']}\n{experiment.describe(settings)}: {layer}"
+    data = result["data"]["name"]
+    if data != experiment.paper_data:
+        data += f" (paper: {experiment.paper_data})"
+    return f"{data}\n{experiment.describe(settings)}\n{layer}"
 
 
 def _what_was_run(result: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ from kronext.curvature.capture import Labels
 from kronext.curvature.losses import LossName, find_loss
 from kronext.reproduce.adagrad import RunningAdagrad
 from kronext.reproduce.experiments import Settings
-from kronext.reproduce.training import Examples
+from kronext.reproduce.training import Examples, seeded
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 # Of one layer: each measured quantity by its name.
@@ -58,17 +58,16 @@ class Pool:
         return self._examples[self._indices[drawn]]
 
 
-class GaussNewtonMeasurement:
-    """Everything about `H_GN` at one step; `similarities[layer]` is the result.
+class GaussNewtonMeter:
+    """Measures everything about `H_GN` along a run.
 
     Args:
-        model: at this step; its mode and gradients are left as they are.
+        model: the model in training; its mode and gradients are left as they are.
         layers: names of layers.
         pool: the images of `H_GN`.
         settings: of the run.
         loss: of the training.
-        generator: of the labels and probes, on the model's device.
-        draws: of the batches.
+        seed: of the labels, batches and probes.
     """
 
     def __init__(
@@ -78,21 +77,34 @@ class GaussNewtonMeasurement:
         pool: Pool,
         settings: Settings,
         loss: LossName,
-        generator: torch.Generator,
-        draws: torch.Generator,
+        seed: int,
     ) -> None:
-        self._model, self._layers, self._loss = model, list(layers), loss
-        self._settings, self._generator = settings, generator
-        with _evaluation(model):
-            batches = pool.batches()
-            self.mean_loss = self._mean_loss(batches)
-            exact: Sequence[Labels] = () if settings.probes else ("expected",)
-            single = self._record(batches, ("sampled", "real", *exact))
-            large = self._large_batches(pool, draws)
-            self.similarities = {
+        self._model, self._layers, self._pool = model, list(layers), pool
+        self._settings, self._loss, self._seed = settings, loss, seed
+        self._generator = torch.Generator()
+
+    def measure(self, step: int) -> dict[str, Similarities]:
+        """The similarities of each layer now; what is random depends on the number of the step."""
+        device = next(self._model.parameters()).device
+        self._generator = seeded(self._seed, "labels and probes", step, device)
+        kinds: tuple[Labels, ...] = ("sampled", "real")
+        with _evaluation(self._model):
+            batches = self._pool.batches()
+            exact: tuple[Labels, ...] = () if self._settings.probes else ("expected",)
+            single = self._record(batches, (*kinds, *exact))
+            large = self._large_batches(kinds, seeded(self._seed, "large batches", step))
+            return {
                 layer: self._of_layer(layer, batches, single, large.get(layer, {}))
                 for layer in self._layers
             }
+
+    @torch.no_grad()
+    def mean_loss(self) -> float:
+        """Of the images of `H_GN`."""
+        per_example = find_loss("reproduce", self._loss).per_example
+        with _evaluation(self._model):
+            losses = [per_example(self._model(x), labels) for x, labels in self._pool.batches()]
+        return float(torch.cat(losses).mean())
 
     def _of_layer(
         self,
@@ -142,12 +154,14 @@ class GaussNewtonMeasurement:
                     recording.record(output, targets)
         return recordings
 
-    def _large_batches(self, pool: Pool, draws: torch.Generator) -> dict[str, dict[Labels, Tensor]]:
-        """For each layer the gradients of batches, `(batches, m, n)`, for both kinds of labels."""
+    def _large_batches(
+        self, kinds: Sequence[Labels], draws: torch.Generator
+    ) -> dict[str, dict[Labels, Tensor]]:
+        """For each layer and kind of labels the gradients of batches, `(batches, m, n)`."""
         size = self._settings.large_batch
         gradients: dict[str, dict[Labels, list[Tensor]]] = {}
         for _ in range(self._settings.large_batches):
-            recordings = self._record([pool.draw(size, draws)], ("sampled", "real"))
+            recordings = self._record([self._pool.draw(size, draws)], kinds)
             for labels, recording in recordings.items():
                 for layer in self._layers:
                     D, A = (factor.flatten(0, 1) for factor in recording[layer])
@@ -157,12 +171,6 @@ class GaussNewtonMeasurement:
             layer: {labels: torch.stack(G) for labels, G in by_labels.items()}
             for layer, by_labels in gradients.items()
         }
-
-    @torch.no_grad()
-    def _mean_loss(self, batches: list[Batch]) -> float:
-        per_example = find_loss("reproduce", self._loss).per_example
-        losses = [per_example(self._model(inputs), targets) for inputs, targets in batches]
-        return float(torch.cat(losses).mean())
 
 
 def adagrad_similarities(adagrad: RunningAdagrad, layer: str) -> Similarities:

@@ -14,7 +14,7 @@ from kronext import build_info
 from kronext.datasets import Images
 from kronext.reproduce.adagrad import RunningAdagrad
 from kronext.reproduce.experiments import EXPERIMENTS, PRESETS, Preset
-from kronext.reproduce.measure import GaussNewtonMeasurement, Pool, adagrad_similarities
+from kronext.reproduce.measure import GaussNewtonMeter, Pool, adagrad_similarities
 from kronext.reproduce.store import Store
 from kronext.reproduce.training import Examples, Trainer, seeded
 
@@ -87,6 +87,9 @@ class Run:
         layers = list(self.experiment.layers(self.settings))
         adagrad = RunningAdagrad(trainer.model, layers, self.settings, self._seed)
         pool = Pool(examples, self.settings.examples, seeded(self._seed, "pool", 0))
+        gauss_newton = GaussNewtonMeter(
+            trainer.model, layers, pool, self.settings, self.experiment.loss, self._seed
+        )
         results: dict[str, Any] = {"versions": build_info(), "seconds": 0.0, "measurements": []}
         if (state := self._store.state()) is not None:
             trainer.load_state_dict(state["trainer"])
@@ -99,7 +102,7 @@ class Run:
             adagrad.record(trainer.step)
             due = trainer.step + 1 in measured_steps
             if due:
-                results["measurements"].append(self._measure(trainer, adagrad, pool, layers))
+                results["measurements"].append(_measure(trainer.step, gauss_newton, adagrad))
             trainer.update()
             if due:
                 results["seconds"] = round(time.perf_counter() - started, 2)
@@ -108,26 +111,16 @@ class Run:
             on_step(trainer.step)
         return self._store.finish(results)
 
-    def _measure(
-        self, trainer: Trainer, adagrad: RunningAdagrad, pool: Pool, layers: list[str]
-    ) -> dict[str, Any]:
-        gauss_newton = GaussNewtonMeasurement(
-            trainer.model,
-            layers,
-            pool,
-            self.settings,
-            self.experiment.loss,
-            seeded(self._seed, "labels and probes", trainer.step, self._device),
-            seeded(self._seed, "large batches", trainer.step),
-        )
-        return {
-            "step": trainer.step + 1,
-            "loss": gauss_newton.mean_loss,
-            "layers": {
-                layer: {
-                    "gauss_newton": gauss_newton.similarities[layer],
-                    "adagrad": adagrad_similarities(adagrad, layer),
-                }
-                for layer in layers
-            },
-        }
+
+def _measure(step: int, gauss_newton: GaussNewtonMeter, adagrad: RunningAdagrad) -> dict[str, Any]:
+    return {
+        "step": step + 1,
+        "loss": gauss_newton.mean_loss(),
+        "layers": {
+            layer: {
+                "gauss_newton": similarities,
+                "adagrad": adagrad_similarities(adagrad, layer),
+            }
+            for layer, similarities in gauss_newton.measure(step).items()
+        },
+    }

@@ -84,7 +84,7 @@ def test_a_second_figure_of_the_same_runs_only_draws(output, monkeypatch, capsys
     def never(*_):
         raise AssertionError("a complete run must not be measured again")
 
-    monkeypatch.setattr("kronext.reproduce.runs.GaussNewtonMeasurement", never)
+    monkeypatch.setattr("kronext.reproduce.runs.GaussNewtonMeter", never)
     (output / "fig4.png").unlink()
     assert main(["reproduce", "fig4", "--preset", "quick", "--output", str(output)]) == 0
     assert (output / "fig4.png").exists()
@@ -147,7 +147,7 @@ def test_an_interruption_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kronext.reproduce.runs.GaussNewtonMeasurement", interrupt)
+    monkeypatch.setattr("kronext.reproduce.runs.GaussNewtonMeter", interrupt)
     arguments = ["reproduce", "fig5", "--preset", "quick", "--output", str(tmp_path)]
     assert main(arguments) == 130
     assert "the same command goes on" in capsys.readouterr().out

@@ -10,7 +10,7 @@ import torch
 from kronext.reproduce import sources
 from kronext.reproduce.adagrad import RunningAdagrad
 from kronext.reproduce.experiments import EXPERIMENTS, PRESETS
-from kronext.reproduce.measure import GaussNewtonMeasurement, Pool, adagrad_similarities
+from kronext.reproduce.measure import GaussNewtonMeter, Pool, adagrad_similarities
 from kronext.reproduce.training import Examples, Trainer, seeded
 
 CPU = torch.device("cpu")
@@ -43,11 +43,12 @@ class Case:
         matrix = (weight.grad if gradient else weight).flatten(1)
         return matrix[: int(rows[:-1])] if rows else matrix
 
-    def measure(self, seed: int = 0) -> GaussNewtonMeasurement:
-        return GaussNewtonMeasurement(
-            self.model, self.layers, self.pool, self.settings, self.experiment.loss,
-            seeded(seed, "labels", 0), seeded(seed, "draws", 0),
-        )  # fmt: skip
+    def measure(self) -> dict[str, dict[str, float]]:
+        meter = GaussNewtonMeter(
+            self.model, self.layers, self.pool, self.settings, self.experiment.loss, 0
+        )
+        assert meter.mean_loss() > 0
+        return meter.measure(3)
 
 
 def dense_gauss_newton(case: Case, layer: str) -> tuple[torch.Tensor, tuple[int, int]]:
@@ -100,7 +101,7 @@ def dense_similarities(H: torch.Tensor, shape: tuple[int, int]) -> dict[str, flo
 @pytest.mark.parametrize("name", ["resnet", "convnext", "vit"])
 def test_gauss_newton_similarities_equal_those_of_the_dense_matrix(name):
     case = Case(name)
-    measured = case.measure().similarities
+    measured = case.measure()
     for layer in case.layers:
         expected = dense_similarities(*dense_gauss_newton(case, layer))
         found = {key: measured[layer][key] for key in expected}
@@ -121,8 +122,8 @@ def test_adagrad_similarities_equal_those_of_the_dense_matrix():
 def test_probes_estimate_the_exact_gauss_newton_similarities():
     exact, probed = Case("vit"), Case("vit", probes=80)
     exact.layers = probed.layers = exact.layers[:1]
-    (reference,) = exact.measure().similarities.values()
-    (estimate,) = probed.measure().similarities.values()
+    (reference,) = exact.measure().values()
+    (estimate,) = probed.measure().values()
     # The approximations are those of single drawn labels; the truth is that of all labels.
     assert estimate["shampoo2"] == pytest.approx(estimate["shampoo2_sampled"], abs=1e-6)
     for key in ("shampoo2_sampled", "shampoo2_real"):
@@ -149,7 +150,7 @@ def test_probes_see_every_step_and_the_kept_gradients_one_in_so_many():
 def test_large_batches_of_sampled_labels_agree_in_expectation():
     """Lemma 7; and labels that the model would not choose drive real ones apart (Lemma 8)."""
     case = Case("mnist", large_batches=1000, large_batch=64, examples=40)
-    found = case.measure().similarities["linear"]
+    found = case.measure()["linear"]
     assert found["shampoo2_sampled_batch"] == pytest.approx(1, abs=0.03)
     assert found["shampoo2_real_batch"] < 0.7
     assert found["shampoo2_real"] > 0.9
