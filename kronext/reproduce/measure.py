@@ -198,7 +198,12 @@ def _similarities(truth: Truth, products: dict[str, KroneckerFactors]) -> Simila
 
 def _alignment(samples: SecondMoment) -> Similarities:
     """Figure 2; `leading` is the optimum that the five rounds of "optimal" approach."""
-    leading, left, right = curvature.alignment(samples, tol=_TOLERANCE)
+    try:
+        leading, left, right = curvature.alignment(samples, tol=_TOLERANCE)
+    except RuntimeError:
+        # Two leading singular values that are too near have no leading pair to be compared with,
+        # and a long run must not end for that.
+        leading = left = right = float("nan")
     return {"leading": leading, "left": left, "right": right}
 
 

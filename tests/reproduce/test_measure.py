@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -167,6 +168,21 @@ def test_measuring_leaves_the_run_alone():
     not_measured.trainer.backward()
     for name, value in state.items():
         assert torch.equal(value, other[name]), name
+
+
+def test_no_leading_pair_leaves_a_gap(monkeypatch):
+    def not_converged(*_, **__):
+        raise RuntimeError("power iteration must come to tol")
+
+    case = Case("vit")
+    expected = adagrad_similarities(case.adagrad, case.layers[0])
+    monkeypatch.setattr("kronext.curvature.alignment", not_converged)
+    found = adagrad_similarities(case.adagrad, case.layers[0])
+    for key, value in found.items():
+        if key in ("leading", "left", "right"):
+            assert math.isnan(value)
+        else:
+            assert value == expected[key]
 
 
 def test_pool_draws_only_what_it_holds():
