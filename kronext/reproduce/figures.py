@@ -170,8 +170,9 @@ def draw(
         handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False
     )
     canvas.savefig(path.with_suffix(".png"), dpi=130)
-    # Without the date, so that the same results give the same file.
-    canvas.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    # Without date and random names, so that the same results give the same file.
+    with matplotlib.rc_context({"svg.hashsalt": figure.title}):
+        canvas.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     plt.close(canvas)
 
 

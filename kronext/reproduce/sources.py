@@ -58,8 +58,7 @@ SOURCES: dict[str, dict[str, Loader]] = {
         "cifar10*": _load_cifar_files,
     },
     "imagenet": {
-        "imagenet": _load_imagenet,
-        "imagenette*": _load_imagenet,
+        "imagenet*": _load_imagenet,
     },
 }
 
