@@ -81,7 +81,7 @@ class Experiment:
 
 
 def _name(model: str, width: int, published: int) -> str:
-    return model if width == published else f"{model}, width {width} (paper: {published})"
+    return model if width == published else f"{model} of width {width}, paper: {published}"
 
 
 def _vit_layers(settings: Settings) -> dict[str, str]:
@@ -152,11 +152,11 @@ _SMALL = {
     "mnist": replace(_PAPER["mnist"], large_batches=300),
     "resnet": replace(
         _PAPER["resnet"], model={"width": 16}, steps=3000, measurements=11, examples=512,
-        large_batches=32, probes=0,
+        large_batches=128, probes=0,
     ),
     "convnext": replace(
         _PAPER["convnext"], model={"widths": (16, 32, 64, 128)}, image_size=64, steps=600,
-        learning_rate=1e-3, batch_size=64, measurements=9, examples=512, large_batches=16,
+        learning_rate=1e-3, batch_size=64, measurements=9, examples=512, large_batches=64,
         probes=0, keep_every=1,
     ),
     "vit": replace(

@@ -227,7 +227,7 @@ def _heading(panel: Panel, result: dict[str, Any]) -> str:
     layer = list(experiment.layers(settings).values())[panel.layer]
     data = result["data"]["name"]
     if data != experiment.paper_data:
-        data += f" (paper: {experiment.paper_data})"
+        data += f", paper: {experiment.paper_data}"
     return f"{data}\n{experiment.describe(settings)}\n{layer}"
 
 
