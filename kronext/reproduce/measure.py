@@ -81,20 +81,19 @@ class GaussNewtonMeter:
     ) -> None:
         self._model, self._layers, self._pool = model, list(layers), pool
         self._settings, self._loss, self._seed = settings, loss, seed
-        self._generator = torch.Generator()
 
     def measure(self, step: int) -> dict[str, Similarities]:
         """The similarities of each layer now; what is random depends on the number of the step."""
         device = next(self._model.parameters()).device
-        self._generator = seeded(self._seed, "labels and probes", step, device)
-        kinds: tuple[Labels, ...] = ("sampled", "real")
+        generator = seeded(self._seed, "labels and probes", step, device)
+        exact: tuple[Labels, ...] = () if self._settings.probes else ("expected",)
         with _evaluation(self._model):
             batches = self._pool.batches()
-            exact: tuple[Labels, ...] = () if self._settings.probes else ("expected",)
-            single = self._record(batches, (*kinds, *exact))
-            large = self._large_batches(kinds, seeded(self._seed, "large batches", step))
+            single = self._record(batches, ("sampled", "real", *exact), generator)
+            draws = seeded(self._seed, "large batches", step)
+            large = self._large_batches(draws, generator)
             return {
-                layer: self._of_layer(layer, batches, single, large.get(layer, {}))
+                layer: self._of_layer(layer, batches, single, large.get(layer, {}), generator)
                 for layer in self._layers
             }
 
@@ -112,6 +111,7 @@ class GaussNewtonMeter:
         batches: list[Batch],
         single: dict[Labels, Recording],
         large: dict[Labels, Tensor],
+        generator: torch.Generator,
     ) -> Similarities:
         kind: Labels = "sampled" if self._settings.probes else "expected"
         samples = second_moment(single[kind][layer])
@@ -129,11 +129,12 @@ class GaussNewtonMeter:
         truth: Truth = matrix
         if self._settings.probes:
             H = curvature.GaussNewton(self._model, layer, batches, loss=self._loss)
-            count, generator = self._settings.probes, self._generator
-            truth = curvature.hutchinson(H, probes=count, generator=generator)
+            truth = curvature.hutchinson(H, probes=self._settings.probes, generator=generator)
         return _similarities(truth, products) | _alignment(matrix)
 
-    def _record(self, batches: list[Batch], kinds: Sequence[Labels]) -> dict[Labels, Recording]:
+    def _record(
+        self, batches: list[Batch], kinds: Sequence[Labels], generator: torch.Generator
+    ) -> dict[Labels, Recording]:
         """Per-example gradients for several kinds of labels from the same forward passes."""
         with ExitStack() as contexts:
             recordings = {
@@ -143,7 +144,7 @@ class GaussNewtonMeter:
                         self._layers,
                         loss=self._loss,
                         labels=labels,
-                        generator=self._generator,
+                        generator=generator,
                     )
                 )
                 for labels in kinds
@@ -155,13 +156,14 @@ class GaussNewtonMeter:
         return recordings
 
     def _large_batches(
-        self, kinds: Sequence[Labels], draws: torch.Generator
+        self, draws: torch.Generator, generator: torch.Generator
     ) -> dict[str, dict[Labels, Tensor]]:
         """For each layer and kind of labels the gradients of batches, `(batches, m, n)`."""
         size = self._settings.large_batch
         gradients: dict[str, dict[Labels, list[Tensor]]] = {}
         for _ in range(self._settings.large_batches):
-            recordings = self._record([self._pool.draw(size, draws)], kinds)
+            batch = self._pool.draw(size, draws)
+            recordings = self._record([batch], ("sampled", "real"), generator)
             for labels, recording in recordings.items():
                 for layer in self._layers:
                     D, A = (factor.flatten(0, 1) for factor in recording[layer])
