@@ -54,7 +54,7 @@ format:  ## rewrite the sources in the project's format
 	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format -i
 
 clean:  ## remove everything that is not tracked by git, the virtual environment too
-	rm -rf $(VENV) build dist *.egg-info kronext/*.so demo-output
+	rm -rf $(VENV) build dist *.egg-info kronext/*.so demo-output reproduction
 
 # What needs nvcc is checked where nvcc is; its disassemblers come from the package index.
 $(VENV)/.kernel-tools: $(VENV)/.ready
