@@ -54,7 +54,7 @@ format:  ## rewrite the sources in the project's format
 	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format -i
 
 clean:  ## remove everything that is not tracked by git, the virtual environment too
-	rm -rf $(VENV) build dist *.egg-info kronext/*.so demo-output
+	rm -rf $(VENV) build dist *.egg-info kronext/*.so demo-output reproduction
 
 # What needs nvcc is checked where nvcc is; its disassemblers come from the package index.
 $(VENV)/.kernel-tools: $(VENV)/.ready
@@ -65,7 +65,7 @@ test: $(VENV)/.kernel-tools
 
 .PHONY: sanitize kernels-check
 sanitize: build  ## the emulated CUDA kernels under ASan and TSan, and mutants of them
-	$(BIN)/python -m pytest tests/emulator -m sanitize
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/emulator -m sanitize --numprocesses auto
 
 kernels-check: build $(VENV)/.kernel-tools  ## compile the CUDA kernels, hold their code to rules, write docs/kernels.md
 	$(BIN)/python tests/kernels/kernel_check.py

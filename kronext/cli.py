@@ -61,19 +61,31 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 def _add_reproduce(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     reproduce = commands.add_parser(
-        "reproduce", help="an experiment of the paper", formatter_class=_Formatter
+        "reproduce",
+        help="the figures of the paper",
+        description="Trains the paper's models, measures along the way, and draws its figures. "
+        "Figures 1 to 4 share their runs. An interrupted run goes on where it stopped.",
+        formatter_class=_Formatter,
     )
     add = reproduce.add_argument
-    add("experiment", choices=["logistic"],
-        help="logistic: digits 0 and 1, full-batch gradient descent (Figure 1)")  # fmt: skip
-    add("--data", type=Path, required=True, help="MNIST, a .npz file or IDX folder")
-    add("--output", type=Path, default=Path("reproduction"), help="folder of the results")
-    add("--steps", type=_count, default=25, help="gradient steps")
-    add("--lr", type=float, default=0.01, help="learning rate")
-    add("--seed", type=int, default=0, help="of the sampled labels")
+    add("figure", choices=[*_FIGURES, "all"], help="which figure")
+    add("--preset", choices=_PRESETS, default="small",
+        help="quick: seconds, no more than a test; small: minutes on two cores; paper: as "
+        "published, for a GPU")  # fmt: skip
+    add("--data", type=Path,
+        help="a folder that holds the data sets, or one of them: MNIST (.npz or IDX files); "
+        "CIFAR-5M (.npz) or CIFAR-10 (pickles, image folders or a tar archive of them); ImageNet "
+        "or Imagenette (likewise). The preset quick runs without, on small digits")  # fmt: skip
+    add("--panels", nargs="+", metavar="PANEL",
+        help="columns of the figure: mnist, resnet, convnext; of fig5 ffn1, ffn2, qk")  # fmt: skip
+    add("--output", type=Path, help="folder of the results (default: reproduction/PRESET)")
+    add("--seed", type=int, default=0, help="of the start, the batches, the labels and the probes")
+    add("--device", default="cpu", help="where the models are: cpu or cuda")
     reproduce.set_defaults(run=_reproduce)
 
 
+_FIGURES = ("fig1", "fig2", "fig3", "fig4", "fig5")
+_PRESETS = ("quick", "small", "paper")
 _OPTIMIZERS = ("adamw", "shampoo", "shampoo2", "optimal")
 
 
@@ -107,13 +119,19 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from kronext.demo.logistic import reproduce_logistic
+    from kronext.reproduce import reproduce
 
-    reproduce_logistic(
-        options.data,
-        options.output,
-        steps=options.steps,
-        learning_rate=options.lr,
-        seed=options.seed,
-    )
+    try:
+        reproduce(
+            _FIGURES if options.figure == "all" else [options.figure],
+            options.output or Path("reproduction") / options.preset,
+            preset=options.preset,
+            data=options.data,
+            panels=options.panels,
+            seed=options.seed,
+            device=options.device,
+        )
+    except KeyboardInterrupt:
+        print("kronext reproduce: interrupted; the same command goes on from the last measurement")
+        return 130
     return 0

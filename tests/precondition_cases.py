@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from helpers import assert_accurate, normal
@@ -45,6 +46,27 @@ def check_sides(precondition: Precondition, G: Tensor, left: Tensor, right: Tens
     """With both factors, and with each alone."""
     for with_left, with_right in SIDES:
         check_product(precondition, G, left if with_left else None, right if with_right else None)
+
+
+def check_squares(
+    ops: Any, Gs: Sequence[Tensor], lefts: Sequence[Tensor], rights: Sequence[Tensor]
+) -> None:
+    """Outputs have the bits of precondition_list; a batch has an entry for each matrix."""
+    Gs = [*Gs, normal(2, 3, *Gs[-1].shape, dtype=Gs[-1].dtype)]
+    lefts, rights = ([*side, side[-1]] for side in (lefts, rights))
+    sides = [SIDES[i % 3] for i in range(len(Gs))]
+    lists = (
+        Gs,
+        [left if has else None for left, (has, _) in zip(lefts, sides, strict=True)],
+        [right if has else None for right, (_, has) in zip(rights, sides, strict=True)],
+    )
+    outputs, squares = ops.precondition_list_with_squares(*lists)
+    for output, same in zip(outputs, ops.precondition_list(*lists), strict=True):
+        assert torch.equal(output, same)
+    exact = torch.cat([output.double().square().sum((-2, -1)).flatten() for output in outputs])
+    assert squares.dtype == outputs[0].dtype
+    unit = torch.finfo(squares.dtype).eps
+    torch.testing.assert_close(squares.double(), exact, rtol=8 * unit, atol=0)
 
 
 def check_every_16_bit_value(precondition: Precondition, dtype: torch.dtype, width: int) -> None:

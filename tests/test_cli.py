@@ -115,18 +115,6 @@ def test_demo_on_a_copy_of_mnist(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "o" / "results.json").read_text())["data"] == "MNIST"
 
 
-def test_reproduce_logistic(tmp_path: Path) -> None:
-    mnist_like(tmp_path)
-    arguments = ["reproduce", "logistic", "--data", str(tmp_path / "mnist.npz"), "--steps", "3"]
-    assert main([*arguments, "--output", str(tmp_path / "o")]) == 0
-    steps = json.loads((tmp_path / "o" / "logistic.json").read_text())["steps"]
-    assert len(steps) == 3
-    for step in steps:
-        assert step["gauss_newton"]["shampoo2"] == pytest.approx(1, abs=1e-4)
-        assert step["gauss_newton"]["shampoo"] < 0.99
-    assert (tmp_path / "o" / "logistic.png").exists()
-
-
 def test_bad_arguments_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = str(tmp_path / "missing.npz")
     assert main(["demo", "--data", missing, "--output", str(tmp_path / "o")]) == 2

@@ -47,6 +47,18 @@ struct KroneckerStep {
   double weight;
 };
 
+// A step whose samples may have weights where the caller keeps them, in place of samples.weights.
+struct WeightedStep {
+  KroneckerStep step;
+  const void* weights = nullptr;  // w_s, float32 or float64; null: all 1
+  Dtype weights_dtype = Dtype::kFloat32;
+  int64_t weights_stride = 0;  // in elements
+};
+
+// What is found out about inner matrices first: what `inspect` finds, or `inspect_direction` of
+// PowerIterationKernel.
+enum class Inspection { kStructure, kDirection };
+
 // Multiplications that a step takes where the samples are whole.
 KRONEXT_HOST_DEVICE double step_work(const KroneckerStep& step) {
   const double m = double(step.samples.m()), n = double(step.samples.n());

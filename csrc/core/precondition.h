@@ -10,6 +10,8 @@ struct PreconditionProblem {
   Matrix left;   // m x m; data null: absent
   Matrix right;  // n x n; data null: absent
   Matrix out;    // m x n, float32 or float64, rows contiguous
+  // Sums of squares of out, one for each step of the CPU kernel; null: not wanted there.
+  double* squares = nullptr;
 };
 
 }  // namespace kronext

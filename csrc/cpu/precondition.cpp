@@ -103,11 +103,31 @@ void write_tile(const T* tile, const Matrix& out, int64_t row, int64_t column) {
   }
 }
 
+// The sum of squares of what write_tile writes.
+template <class T>
+double square_tile(const T* tile, int rows, int columns) {
+  double sum = 0;
+  Vector<T> first{}, second{};
+  for (int r = 0; r < rows; ++r, tile += kPanel<T>) {
+    if (columns == kPanel<T>) {
+      const Vector<T> x = load(tile), y = load(tile + kLanes<T>);
+      first += x * x;
+      second += y * y;
+    } else {
+      for (int c = 0; c < columns; ++c) sum += double(tile[c]) * double(tile[c]);
+    }
+  }
+  for (int lane = 0; lane < kLanes<T>; ++lane) sum += double(first[lane]) + double(second[lane]);
+  return sum;
+}
+
 // One row panel of a product with packed columns, written out strip by strip.
 template <class T>
 void multiply_out(const T* row_panel, const T* columns, int64_t stride, int64_t depth,
-                  const Matrix& out, int64_t row, T* tiles) {
+                  const PreconditionProblem& p, int64_t row, T* tiles) {
+  const Matrix& out = p.out;
   const int64_t count = panel_count<T>(out.columns);
+  double squares = 0;
   const int64_t width = strip_width(stride * int64_t(sizeof(T)));
   for (int64_t first = 0; first < count; first += width) {
     const int64_t last = minimum(count, first + width);
@@ -115,9 +135,14 @@ void multiply_out(const T* row_panel, const T* columns, int64_t stride, int64_t 
                    panel_extent<T>(out.rows, row), panel_extent<T>(out.columns, last - 1), false,
                    tiles);
     for (int64_t column = first; column < last; ++column) {
-      write_tile(tiles + (column - first) * kTileSize<T>, out, row, column);
+      const T* tile = tiles + (column - first) * kTileSize<T>;
+      write_tile(tile, out, row, column);
+      if (!p.squares) continue;
+      squares +=
+          square_tile(tile, panel_extent<T>(out.rows, row), panel_extent<T>(out.columns, column));
     }
   }
+  if (p.squares) p.squares[row] = squares;
 }
 
 template <class T>
@@ -130,7 +155,7 @@ void run_row(const PreconditionProblem& p, int64_t row, const T* shared, T* scra
   if (p.left.data) {
     pack_panel<T>(p.left, row * kPanel<T>, left_panel);
     if (!p.right.data) {
-      multiply_out(left_panel, shared, layout.g_stride, layout.rows, p.out, row, tiles);
+      multiply_out(left_panel, shared, layout.g_stride, layout.rows, p, row, tiles);
       return;
     }
     for (int64_t column = 0; column < layout.g_panels; ++column) {
@@ -141,7 +166,7 @@ void run_row(const PreconditionProblem& p, int64_t row, const T* shared, T* scra
   } else {
     pack_panel<T>(p.g, row * kPanel<T>, row_panel);
   }
-  multiply_out(row_panel, right, layout.right_stride, layout.columns, p.out, row, tiles);
+  multiply_out(row_panel, right, layout.right_stride, layout.columns, p, row, tiles);
 }
 
 void run(const PreconditionProblem& p, int64_t step, const void* shared, void* scratch) {

@@ -29,7 +29,38 @@ SizeClasses classes_of(const std::vector<int64_t>& members, const SpectralTask* 
   return classes;
 }
 
+// Matrices of up to so many pairs of panels keep them in shared memory; 0: none.
+//
+// The resident method reads and writes a third of what the two launches do, but has only a block
+// for each pair: one matrix of 512 rows would leave 124 of 132 multiprocessors idle. So the pairs
+// of a round must fill three quarters of what the device takes at a time: expected to pay, not
+// measured. Bits do not depend on it.
+int resident_pairs(const SizeClasses& classes, const DeviceShape& device) {
+  constexpr int kMostBlocks = 2;  // of a multiprocessor, by their registers
+  const auto fitting = [&](int pairs) {
+    return device.shared_bytes / (resident_bytes(pairs) + kReservedSharedBytes);
+  };
+  int largest = 0;
+  int64_t pairs = 0;
+  for (int c = 0; c < classes.count; ++c) {
+    const SizeClass& each = classes.each[c];
+    if (fitting(each.pairs) == 0) continue;
+    largest = std::max(largest, each.pairs);
+    pairs += int64_t(each.pairs) * each.matrices;
+  }
+  const int64_t together =
+      int64_t(device.multiprocessors) * std::min(fitting(largest), kMostBlocks);
+  const int64_t turns = (pairs + together - 1) / together;
+  return 4 * pairs >= 3 * turns * together ? largest : 0;
+}
+
 // ---- launching ---------------------------------------------------------------------------------
+
+// Matrices by their number of pairs of panels.
+struct PairRange {
+  int least = 1, most = kMaxPairs;
+};
+constexpr PairRange kEvery;
 
 // The launches of one call; after one that failed, none follows.
 class Launches {
@@ -41,17 +72,21 @@ class Launches {
         workspace_(static_cast<unsigned char*>(workspace)),
         stream_(stream) {}
 
-  // For matrices of `pairs` pairs of panels or more.
+  // For the matrices of a range, if there are any.
   template <class Items, class Kernel, class... Arguments>
-  void run(Kernel kernel, int shared_bytes, int pairs, Arguments... arguments) {
+  void run(Kernel kernel, int shared_bytes, const PairRange& range, Arguments... arguments) {
     SizeClasses classes;
     int64_t blocks = 0;
-    for (int c = 0; c < plan_.classes.count && plan_.classes.each[c].pairs >= pairs; ++c) {
-      classes.each[classes.count++] = plan_.classes.each[c];
-      blocks += int64_t(classes.each[c].matrices) * Items::blocks(classes.each[c].pairs);
+    const PanelTask* tasks = tasks_;
+    for (int c = 0; c < plan_.classes.count; ++c) {
+      const SizeClass& each = plan_.classes.each[c];
+      if (each.pairs > range.most) tasks += each.matrices;
+      if (each.pairs < range.least || each.pairs > range.most) continue;
+      classes.each[classes.count++] = each;
+      blocks += int64_t(each.matrices) * Items::blocks(each.pairs);
     }
-    if (status != cudaSuccess) return;
-    status = launch(kernel, {blocks, kTileThreads, shared_bytes}, stream_, tasks_, workspace_,
+    if (blocks == 0 || status != cudaSuccess) return;
+    status = launch(kernel, {blocks, kTileThreads, shared_bytes}, stream_, tasks, workspace_,
                     classes, arguments...);
   }
 
@@ -66,44 +101,47 @@ class Launches {
 
 template <class Wide>
 void project_on_bases(Launches& launches) {
-  launches.run<ForEachLowerTile>(basis_defect_kernel, kTileBytes<float>, 0);
-  launches.run<ForEachTile>(mend_basis_kernel, kTileBytes<float>, 0);
-  launches.run<ForEachTile>(multiply_basis_kernel<Wide>, kTileBytes<float>, 0);
-  launches.run<ForEachLowerTile>(project_kernel<Wide>, kTileBytes<Wide>, 0);
+  launches.run<ForEachLowerTile>(basis_defect_kernel, kTileBytes<float>, kEvery);
+  launches.run<ForEachTile>(mend_basis_kernel, kTileBytes<float>, kEvery);
+  launches.run<ForEachTile>(multiply_basis_kernel<Wide>, kTileBytes<float>, kEvery);
+  launches.run<ForEachLowerTile>(project_kernel<Wide>, kTileBytes<Wide>, kEvery);
 }
 
 template <class Wide>
 void factor(Launches& launches, int largest) {
   for (int attempt = 0; attempt < shift_attempts(largest); ++attempt) {
     for (int step = 0; step * kPanel < largest; ++step) {
-      launches.run<ForEachLowerTile>(eliminate_kernel<Wide>, kEliminateBytes<Wide>, step / 2 + 1,
+      launches.run<ForEachLowerTile>(eliminate_kernel<Wide>, kEliminateBytes<Wide>, {step / 2 + 1},
                                      attempt, step);
     }
   }
 }
 
-void sweep(Launches& launches, int largest) {
+void sweep(Launches& launches, int largest, int resident) {
   const int rounds = 2 * pairs_of(largest) - 1;
   for (int sweep = 0; sweep < kPanelSweeps; ++sweep) {
     for (int round = 0; round < rounds; ++round) {
-      const int pairs = (round + 1) / 2 + 1;  // smaller matrices have fewer rounds
-      launches.run<ForEachGramPart>(gram_kernel, kGramBytes, pairs, sweep, round);
-      launches.run<ForEachTile>(update_kernel, kTileBytes<float>, pairs, sweep, round);
+      const int least = (round + 1) / 2 + 1;  // smaller matrices have fewer rounds
+      const PairRange in_two_launches = {std::max(least, resident + 1)};
+      launches.run<ForEachPair>(resident_pair_kernel, resident_bytes(resident), {least, resident},
+                                sweep, round);
+      launches.run<ForEachGramPart>(gram_kernel, kGramBytes, in_two_launches, sweep, round);
+      launches.run<ForEachTile>(update_kernel, kTileBytes<float>, in_two_launches, sweep, round);
     }
   }
 }
 
 template <class Wide>
 cudaError_t run(const PanelEighPlan& plan, Launches& launches, const SpectralOptions& options) {
-  launches.run<ForEachStrip>(measure_kernel, 0, 0);
+  launches.run<ForEachStrip>(measure_kernel, 0, kEvery);
   if (plan.warm) project_on_bases<Wide>(launches);
   factor<Wide>(launches, plan.largest);
-  if (plan.warm) launches.run<ForEachTile>(orient_kernel, kTileBytes<float>, 0);
-  sweep(launches, plan.largest);
-  if (plan.values) launches.run<ForEachTile>(form_kernel<Wide>, kTileBytes<Wide>, 0);
-  launches.run<ForEachStrip>(spectrum_kernel, kSpectrumBytes, 0, options);
-  if (plan.vectors) launches.run<ForEachTile>(vectors_kernel, 0, 0);
-  if (plan.roots) launches.run<ForEachLowerTile>(root_kernel, kTileBytes<float>, 0, options);
+  if (plan.warm) launches.run<ForEachTile>(orient_kernel, kTileBytes<float>, kEvery);
+  sweep(launches, plan.largest, plan.resident_pairs);
+  if (plan.values) launches.run<ForEachTile>(form_kernel<Wide>, kTileBytes<Wide>, kEvery);
+  launches.run<ForEachStrip>(spectrum_kernel, kSpectrumBytes, kEvery, options);
+  if (plan.vectors) launches.run<ForEachTile>(vectors_kernel, 0, kEvery);
+  if (plan.roots) launches.run<ForEachLowerTile>(root_kernel, kTileBytes<float>, kEvery, options);
   return launches.status;
 }
 
@@ -119,6 +157,7 @@ PanelEighPlan plan_panel_eigh(const SpectralTask* tasks, int64_t count, const De
   std::stable_sort(plan.members.begin(), plan.members.end(),
                    [&](int64_t a, int64_t b) { return tasks[a].n > tasks[b].n; });
   plan.classes = classes_of(plan.members, tasks);
+  plan.resident_pairs = resident_pairs(plan.classes, device);
   const int64_t matrices = int64_t(plan.members.size());
   plan.state_bytes = PanelLayout::aligned(matrices * int64_t(sizeof(PanelState)));
   plan.table_bytes = matrices * int64_t(sizeof(PanelTask));

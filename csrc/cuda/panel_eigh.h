@@ -16,10 +16,11 @@
 // once if not. With p = ceil(n / 64) for the largest n, at most
 //   2 p (7 + log4(2 n))     factorisation: one for 32 columns and attempted shift
 //   40 (2 p - 1)            sweeps: two for each round of 20 sweeps; about 6 to 14 have work
+//   20 (2 r - 1)            instead, for matrices whose r pairs of panels are kept in shared memory
 //   10                      all the rest
-// so 800 launches for n = 512 and 3400 for n = 2048. Nothing here allocates, synchronises or looks
-// at device data, so all of it may be captured into a CUDA graph. Results repeat bit for bit, and
-// do not depend on what else is in the list.
+// so 800 launches (or 500) for n = 512, and 3400 for n = 2048. Nothing here allocates, synchronises
+// or looks at device data, so all of it may be captured into a CUDA graph. Results repeat bit for
+// bit, and do not depend on what else is in the list.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -38,6 +39,7 @@ struct PanelEighPlan {
   bool two_floats = false;                                            // instead of float64
   bool warm = false, values = false, vectors = false, roots = false;  // any member
   int largest = 0;                                                    // rows
+  int resident_pairs = 0;  // matrices of up to so many have theirs in shared memory
   int64_t table_bytes = 0;
   int64_t state_bytes = 0;
   int64_t workspace_bytes = 0;

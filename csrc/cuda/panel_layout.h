@@ -97,6 +97,9 @@ struct ForEachTile {
 struct ForEachLowerTile {
   static KRONEXT_HOST_DEVICE int blocks(int pairs) { return pairs * (pairs + 1) / 2; }
 };
+struct ForEachPair {  // of panels
+  static KRONEXT_HOST_DEVICE int blocks(int pairs) { return pairs; }
+};
 struct ForEachGramPart {
   static KRONEXT_HOST_DEVICE int blocks(int pairs) { return pairs * gram_parts(pairs); }
 };

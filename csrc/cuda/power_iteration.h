@@ -47,16 +47,6 @@ enum class CongruenceKernel {
   kDouble,
 };
 
-// What `inspect` and `inspect_direction` of csrc/core/power_iteration.h find.
-enum class Inspection { kStructure, kDirection };
-
-struct WeightedStep {
-  KroneckerStep step;             // its structures and scales are not read, nor samples.weights
-  const void* weights = nullptr;  // w_s on the device, float32 or float64; null: all 1
-  Dtype weights_dtype = Dtype::kFloat32;
-  int64_t weights_stride = 0;  // in elements
-};
-
 struct CongruenceLaunch {
   bool sums;  // of parts; else products
   CongruenceKernel kernel;
@@ -76,8 +66,8 @@ struct KroneckerPlan {
 // What is made of the samples of a round takes so much of the workspace, about.
 constexpr int64_t kRoundBytes = 64 << 20;
 
-// Steps of any shapes and dtypes. A side may write into the inner matrix of the other side, where
-// there is one sample; no two results may overlap.
+// Steps of any shapes and dtypes, whose structures and scales are not read. A side may write into
+// the inner matrix of the other side, where there is one sample; no two results may overlap.
 KroneckerPlan plan_kronecker_steps(const WeightedStep* steps, int64_t count, Inspection inspection,
                                    MatmulPrecision precision, const DeviceShape& device,
                                    int64_t round_bytes = kRoundBytes);

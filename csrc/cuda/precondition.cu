@@ -129,7 +129,7 @@ FusedTask describe(const PreconditionProblem& p, float* norm) {
 }
 
 ProductTask describe(const Product& product, const PreconditionProblem& p, const TileGrid& grid,
-                     void* intermediate, float* squares) {
+                     void* intermediate, void* squares) {
   const ProductSize size = size_of(product, p);
   ProductTask task = {};
   task.left = factor_of(p, product.by_left);
@@ -153,15 +153,17 @@ ProductTask describe(const Product& product, const PreconditionProblem& p, const
 // ---- norms --------------------------------------------------------------------------------------
 
 // One warp adds the squares of the tiles of one output.
+template <class Value>
 __global__ void __launch_bounds__(kNormThreads) norm_kernel(const NormTask* tasks, int64_t count) {
   const int64_t number = int64_t(blockIdx.x) * (kNormThreads / 32) + threadIdx.x / 32;
   if (number >= count) return;
   const NormTask& task = tasks[number];
-  float sum = 0;
-  for (int64_t i = threadIdx.x % 32; i < task.tiles; i += 32) sum += task.squares[i];
+  const Value* const squares = static_cast<const Value*>(task.squares);
+  Value sum = 0;
+  for (int64_t i = threadIdx.x % 32; i < task.tiles; i += 32) sum += squares[i];
 #pragma unroll
   for (int bits = 16; bits > 0; bits /= 2) sum += __shfl_xor_sync(~0u, sum, bits);
-  if (threadIdx.x % 32 == 0) *task.norm = sum;
+  if (threadIdx.x % 32 == 0) *static_cast<Value*>(task.norm) = sum;
 }
 
 }  // namespace
@@ -199,12 +201,13 @@ PreconditionPlan plan_precondition(const PreconditionProblem* problems, int64_t 
     }
   }
   if (!norms) return plan;
+  plan.double_norms = count > 0 && is_double(problems[0]);
   plan.norms_at = plan.table_bytes;
   for (int64_t i = 0; i < count; ++i) {
     if (is_fused(problems[i], tiles)) continue;
     plan.squares_at[size_t(i)] = plan.workspace_bytes;
     plan.workspace_bytes =
-        align(plan.workspace_bytes + plan.tiles[size_t(i)] * int64_t(sizeof(float)));
+        align(plan.workspace_bytes + plan.tiles[size_t(i)] * bytes_of(problems[i].out.dtype));
     ++plan.norm_count;
   }
   plan.table_bytes = align(plan.table_bytes + plan.norm_count * int64_t(sizeof(NormTask)));
@@ -212,20 +215,24 @@ PreconditionPlan plan_precondition(const PreconditionProblem* problems, int64_t 
 }
 
 void fill_precondition_table(const PreconditionPlan& plan, const PreconditionProblem* problems,
-                             float* norms, void* workspace, void* table) {
+                             void* norms, void* workspace, void* table) {
   char* const bytes = static_cast<char*>(table);
   char* const space = static_cast<char*>(workspace);
+  const auto squares_of = [&](int64_t i) {
+    return plan.norms ? space + plan.squares_at[size_t(i)] : nullptr;
+  };
+  const auto norm_of = [&](int64_t i) {
+    return static_cast<char*>(norms) + i * int64_t(plan.double_norms ? 8 : 4);
+  };
   std::vector<bool> fused(plan.tiles.size(), false);
   for (const FusedGroup& group : plan.fused) {
     auto* task = reinterpret_cast<FusedTask*>(bytes + group.tasks_at);
     for (const int64_t i : group.problems) {
-      *task++ = describe(problems[i], plan.norms ? norms + i : nullptr);
+      float* const norm = plan.norms ? reinterpret_cast<float*>(norm_of(i)) : nullptr;
+      *task++ = describe(problems[i], norm);
       fused[size_t(i)] = true;
     }
   }
-  const auto squares_of = [&](int64_t i) {
-    return plan.norms ? reinterpret_cast<float*>(space + plan.squares_at[size_t(i)]) : nullptr;
-  };
   for (const ProductGroup& group : plan.groups) {
     auto* const tasks = reinterpret_cast<ProductTask*>(bytes + group.tasks_at);
     for (size_t i = 0; i < group.products.size(); ++i) {
@@ -239,7 +246,7 @@ void fill_precondition_table(const PreconditionPlan& plan, const PreconditionPro
   if (!plan.norms) return;
   auto* task = reinterpret_cast<NormTask*>(bytes + plan.norms_at);
   for (size_t i = 0; i < fused.size(); ++i) {
-    if (!fused[i]) *task++ = {squares_of(int64_t(i)), norms + i, plan.tiles[i]};
+    if (!fused[i]) *task++ = {squares_of(int64_t(i)), norm_of(int64_t(i)), plan.tiles[i]};
   }
 }
 
@@ -268,7 +275,7 @@ cudaError_t precondition(const PreconditionPlan& plan, const void* table, void* 
   if (plan.norm_count == 0) return cudaSuccess;
   constexpr int64_t kTogether = kNormThreads / 32;
   const LaunchShape shape = {(plan.norm_count + kTogether - 1) / kTogether, kNormThreads, 0};
-  return launch(norm_kernel, shape, stream,
+  return launch(plan.double_norms ? norm_kernel<double> : norm_kernel<float>, shape, stream,
                 reinterpret_cast<const NormTask*>(tables + plan.norms_at), plan.norm_count);
 }
 

@@ -56,21 +56,23 @@ struct PreconditionPlan {
   std::vector<ProductGroup> groups;                  // likewise, first products first
   std::vector<int64_t> intermediate_at, squares_at;  // of each problem: bytes into the workspace
   std::vector<int64_t> tiles;  // of the output of each problem; 0 where it is fused or empty
-  bool norms = false;
+  bool norms = false, double_norms = false;
   int64_t norms_at = 0, norm_count = 0;  // bytes into the table; problems that are not fused
   int64_t table_bytes = 0;
   int64_t workspace_bytes = 0;
 };
 
-// Reads dtypes, sizes and strides. kSmall and kLarge fuse nothing.
+// Reads dtypes, sizes and strides. kSmall and kLarge fuse nothing. With norms all outputs are of
+// one dtype.
 PreconditionPlan plan_precondition(const PreconditionProblem* problems, int64_t count,
                                    MatmulPrecision precision, const DeviceShape& device,
                                    bool norms = false, TileSize tiles = TileSize::kFastest);
 
 // Writes plan.table_bytes to `table`, host memory aligned to 16 bytes. `workspace` is that of the
-// launch. `norms`, where the plan has them, is device memory for the sum of squares of each output.
+// launch. `norms`, where the plan has them, is device memory for the sum of squares of each output,
+// of their dtype.
 void fill_precondition_table(const PreconditionPlan& plan, const PreconditionProblem* problems,
-                             float* norms, void* workspace, void* table);
+                             void* norms, void* workspace, void* table);
 
 // `table` and `workspace` are device memory, aligned to 256 bytes.
 cudaError_t precondition(const PreconditionPlan& plan, const void* table, void* workspace,

@@ -16,7 +16,7 @@ namespace kronext::cuda {
 
 template <class Tile>
 constexpr int kProductSharedBytes =
-    Tile::kSharedBytes + int(sizeof(BlockState)) + kMaxWarps * int(sizeof(float));
+    Tile::kSharedBytes + kMaxWarps * int(sizeof(typename Tile::Value)) + int(sizeof(BlockState));
 
 template <class Tile>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
@@ -24,9 +24,9 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
                    int* counters) {
   using Value = typename Tile::Value;
   KRONEXT_DYNAMIC_SHARED(shared);
-  BlockState& state = *reinterpret_cast<BlockState*>(shared + Tile::kSharedBytes);
-  float* const warps = reinterpret_cast<float*>(&state + 1);
   Value* const tile = reinterpret_cast<Value*>(shared);
+  Value* const warps = reinterpret_cast<Value*>(shared + Tile::kSharedBytes);
+  BlockState& state = *reinterpret_cast<BlockState*>(warps + kMaxWarps);
   begin_walk(state, cuts);
   while (next_step(state, tasks)) {
     const TileStep& step = state.step;
@@ -41,7 +41,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kBlocks)
     write_tile<Tile>(tile, task.out, step.row * Tile::kTile, step.column * Tile::kTile,
                      task.left.x_count, task.right.x_count);
     if (task.squares && threadIdx.x == 0) {
-      task.squares[int64_t(step.row) * task.grid.columns + step.column] = sum_warps<Tile>(warps);
+      static_cast<Value*>(task.squares)[int64_t(step.row) * task.grid.columns + step.column] =
+          sum_warps<Tile>(warps);
     }
   }
 }

@@ -18,7 +18,7 @@ struct alignas(16) ProductTask {
   Operand left, right;
   TileGrid grid;
   Output out;
-  float* squares;  // sum of squares of each tile; null: not wanted
+  void* squares;  // sum of squares of each tile, as the tile's values; null: not wanted
 };
 
 // Both products of a small matrix: left(x, k) right(y, k) summed over k is z(x, y), and
@@ -30,10 +30,10 @@ struct alignas(16) FusedTask {
   float* norm;  // sum of squares of the output; null: not wanted
 };
 
-// Adds the squares of the tiles of one output.
+// Adds the squares of the tiles of one output, all of its values' type.
 struct NormTask {
-  const float* squares;
-  float* norm;
+  const void* squares;
+  void* norm;
   int64_t tiles;
 };
 

@@ -51,7 +51,8 @@ constexpr int kMaxWarps = 8;
 
 // Leaves the sum of the squares of each warp's sums. Rims are zeros.
 template <class Tile>
-__device__ __forceinline__ void square_warps(const typename Tile::Sums& sums, float* warps) {
+__device__ __forceinline__ void square_warps(const typename Tile::Sums& sums,
+                                             typename Tile::Value* warps) {
   using Value = typename Tile::Value;
   static_assert(Tile::kThreads <= 32 * kMaxWarps);
   const Value* const flat = reinterpret_cast<const Value*>(&sums);
@@ -60,13 +61,13 @@ __device__ __forceinline__ void square_warps(const typename Tile::Sums& sums, fl
   for (int e = 0; e < Tile::kSums; ++e) square = fma(flat[e], flat[e], square);
 #pragma unroll
   for (int bits = 16; bits > 0; bits /= 2) square += __shfl_xor_sync(~0u, square, bits);
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = float(square);
+  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = square;
 }
 
 // The sum of what the warps of a tile have left, behind a barrier.
 template <class Tile>
-__device__ __forceinline__ float sum_warps(const float* warps) {
-  float sum = 0;
+__device__ __forceinline__ typename Tile::Value sum_warps(const typename Tile::Value* warps) {
+  typename Tile::Value sum = 0;
 #pragma unroll
   for (int warp = 0; warp < Tile::kThreads / 32; ++warp) sum += warps[warp];
   return sum;

@@ -67,6 +67,11 @@ struct alignas(16) Four {
   T at[kTileSide];
 };
 
+template <class T>
+__device__ __forceinline__ Four<T> four_at(const T* pointer) {
+  return *reinterpret_cast<const Four<T>*>(pointer);
+}
+
 // Entry (row, column) of the tile belongs to one thread.
 template <class T>
 struct TileSums {
@@ -86,6 +91,26 @@ struct TileSums {
     for (int i = 0; i < kTileSide; ++i) {
 #pragma unroll
       for (int j = 0; j < kTileSide; ++j) f(first_row() + i, first_column() + j, sum[i][j]);
+    }
+  }
+
+  __device__ __forceinline__ void add(const TileSums& other) {
+#pragma unroll
+    for (int i = 0; i < kTileSide; ++i) {
+#pragma unroll
+      for (int j = 0; j < kTileSide; ++j) sum[i][j] = sum[i][j] + other.sum[i][j];
+    }
+  }
+
+  // One of depth: this thread's four of either operand.
+  template <class In>
+  __device__ __forceinline__ void add_outer(const Four<In>& left, const Four<In>& right) {
+#pragma unroll
+    for (int i = 0; i < kTileSide; ++i) {
+#pragma unroll
+      for (int j = 0; j < kTileSide; ++j) {
+        sum[i][j] = multiply_add(left.at[i], right.at[j], sum[i][j]);
+      }
     }
   }
 
@@ -111,16 +136,8 @@ struct TileSums {
       }
 #pragma unroll kTogether
       for (int k = 0; k < kTileDepth; ++k) {
-        const auto a = *reinterpret_cast<const Four<In>*>(left_at + k * kTilePitch + first_row());
-        const auto b =
-            *reinterpret_cast<const Four<In>*>(right_at + k * kTilePitch + first_column());
-#pragma unroll
-        for (int i = 0; i < kTileSide; ++i) {
-#pragma unroll
-          for (int j = 0; j < kTileSide; ++j) {
-            sum[i][j] = multiply_add(a.at[i], b.at[j], sum[i][j]);
-          }
-        }
+        add_outer(four_at(left_at + k * kTilePitch + first_row()),
+                  four_at(right_at + k * kTilePitch + first_column()));
       }
       __syncthreads();
     }

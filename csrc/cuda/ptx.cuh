@@ -123,4 +123,11 @@ __device__ __forceinline__ T load_through_l2(const T* pointer) {
   return __ldcg(pointer);
 }
 
+// Leaves what other blocks will read in the second-level cache. One instruction for a vector, which
+// the compiler does not always make of a plain store.
+template <class T>
+__device__ __forceinline__ void store_through_l2(T* pointer, const T& value) {
+  __stcg(pointer, value);
+}
+
 }  // namespace kronext::cuda

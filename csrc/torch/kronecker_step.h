@@ -1,4 +1,4 @@
-// How threads share the products of power iteration.
+// How the threads of a CPU share the products of power iteration.
 #pragma once
 
 #include <cstring>
@@ -9,13 +9,6 @@
 #include "csrc/torch/samples.h"
 
 namespace kronext {
-
-// A side without data in its result is not wanted.
-inline KroneckerStep make_step(const Samples& samples, const Matrix& l, const Matrix& r,
-                               const Matrix& left, const Matrix& right, double weight) {
-  return {
-      samples, {r, left, Structure::kGeneral, 1}, {l, right, Structure::kGeneral, 1}, 0, weight};
-}
 
 // From this many multiplications a sample, its rows keep all threads busy; below, threads take
 // samples.
@@ -147,7 +140,10 @@ inline void run_steps_apart(const KroneckerStep* steps, int64_t count, double wo
 }
 
 // Finds what is special about the inner matrices of all steps, and runs them.
-inline void inspect_and_run(std::vector<KroneckerStep>& steps, void (*inspect)(CongruenceSide&)) {
+inline void inspect_and_run(std::vector<KroneckerStep>& steps, Inspection inspection) {
+  const PowerIterationKernel& kernel = cpu::kernels().power_iteration;
+  const auto inspect =
+      inspection == Inspection::kStructure ? kernel.inspect : kernel.inspect_direction;
   double entries = 0;
   for (const KroneckerStep& step : steps) {
     entries += double(step.left.inner.rows * step.left.inner.rows) +

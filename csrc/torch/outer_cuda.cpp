@@ -3,14 +3,15 @@
 #include <torch/csrc/stable/library.h>
 
 #include "csrc/torch/cuda_device.h"
+#include "csrc/torch/matmul_precision.h"
 #include "csrc/torch/outer.h"
 
 namespace kronext {
 
 static void update_sides(const char* op, const Tensor& where, std::vector<OuterSide>& sides) {
   const CudaDevice device(op, where);
-  const cuda::OuterPlan plan = cuda::plan_outer(sides.data(), int64_t(sides.size()),
-                                                cuda::MatmulPrecision::kHighest, device.shape());
+  const cuda::OuterPlan plan =
+      cuda::plan_outer(sides.data(), int64_t(sides.size()), matmul_precision(), device.shape());
   device.run(
       plan, [&](void* table, void*) { cuda::fill_outer_table(plan, sides.data(), table); },
       [&](const void* table, void* workspace) {

@@ -4,6 +4,7 @@
 #include "csrc/core/precondition.h"
 
 #include <optional>
+#include <tuple>
 
 #include "csrc/torch/batch.h"
 
@@ -46,29 +47,30 @@ inline Tensor add_problems(const char* op, const Tensor& g, const std::optional<
   return out;
 }
 
-// Makes products on the device of a tensor: what each device brings of its own.
+// Makes products on the device of a tensor, and the sum of squares of each (of their dtype) where
+// `squares` is not null: what each device brings of its own.
 using MakeProducts = void (*)(const char* op, const Tensor& where,
-                              std::vector<PreconditionProblem>& problems);
+                              std::vector<PreconditionProblem>& problems, void* squares);
 
 template <MakeProducts make_products>
 Tensor precondition(const Tensor g, std::optional<Tensor> left, std::optional<Tensor> right) {
   std::vector<PreconditionProblem> problems;
   const Tensor out = add_problems("precondition", g, left, right, problems);
-  make_products("precondition", g, problems);
+  make_products("precondition", g, problems, nullptr);
   return out;
 }
 
-template <MakeProducts make_products>
-std::vector<Tensor> precondition_list(std::vector<Tensor> gs, std::vector<Tensor> lefts,
-                                      std::vector<Tensor> rights) {
-  const char* op = "precondition_list";
+// The outputs of a list whose products are still to be made.
+inline std::vector<Tensor> add_problem_list(const char* op, const std::vector<Tensor>& gs,
+                                            const std::vector<Tensor>& lefts,
+                                            const std::vector<Tensor>& rights,
+                                            std::vector<PreconditionProblem>& problems) {
   const auto fits = [&](const std::vector<Tensor>& list) {
     return list.empty() || list.size() == gs.size();
   };
   check(fits(lefts) && fits(rights), op,
         "lefts and rights must be empty or as long as Gs (got len(lefts)=", lefts.size(),
         ", len(rights)=", rights.size(), ", len(Gs)=", gs.size(), ")");
-  std::vector<PreconditionProblem> problems;
   std::vector<Tensor> outs;
   for (size_t i = 0; i < gs.size(); ++i) {
     const auto side = [&](const std::vector<Tensor>& list) {
@@ -77,8 +79,34 @@ std::vector<Tensor> precondition_list(std::vector<Tensor> gs, std::vector<Tensor
     check_same_device(op, "G", gs[i], "the first G", gs[0]);
     outs.push_back(add_problems(op, gs[i], side(lefts), side(rights), problems));
   }
-  if (!gs.empty()) make_products(op, gs[0], problems);
   return outs;
+}
+
+template <MakeProducts make_products>
+std::vector<Tensor> precondition_list(std::vector<Tensor> gs, std::vector<Tensor> lefts,
+                                      std::vector<Tensor> rights) {
+  const char* op = "precondition_list";
+  std::vector<PreconditionProblem> problems;
+  const std::vector<Tensor> outs = add_problem_list(op, gs, lefts, rights, problems);
+  if (!gs.empty()) make_products(op, gs[0], problems, nullptr);
+  return outs;
+}
+
+template <MakeProducts make_products>
+std::tuple<std::vector<Tensor>, Tensor> precondition_list_with_squares(std::vector<Tensor> gs,
+                                                                       std::vector<Tensor> lefts,
+                                                                       std::vector<Tensor> rights) {
+  const char* op = "precondition_list_with_squares";
+  check(!gs.empty(), op, "there must be a gradient (got len(Gs)=0)");
+  std::vector<PreconditionProblem> problems;
+  const std::vector<Tensor> outs = add_problem_list(op, gs, lefts, rights, problems);
+  for (const Tensor& out : outs) {
+    check(out.scalar_type() == outs[0].scalar_type(), op,
+          "outputs must have one dtype (got float32 and float64)");
+  }
+  const Tensor squares = empty_on(gs[0], {int64_t(problems.size())}, outs[0].scalar_type());
+  make_products(op, gs[0], problems, squares.data_ptr());
+  return {outs, squares};
 }
 
 }  // namespace kronext

@@ -15,25 +15,21 @@ inline torch::headeronly::ScalarType scalar_type(Dtype dtype) {
                                   : torch::headeronly::ScalarType::Float;
 }
 
-inline Tensor make(Shape shape, Dtype dtype) {
-  return torch::stable::empty(shape, scalar_type(dtype));
-}
-
 inline int64_t last_size(const Tensor& t) { return t.size(t.dim() - 1); }
 
-inline void check_factor(const char* op, const char* name, const Tensor& t, int64_t size) {
-  check_square(op, name, t);
-  check_factor_dtype(op, name, t);
-  check(t.is_cpu(), op, name, " must be on the CPU");
-  check(last_size(t) == size, op, name, " must be ", size, " x ", size, " (got ", name,
-        ".shape=", shape_text(t), ")");
-}
-
-inline Dtype check_factors(const char* op, const Tensor& l, int64_t m, const Tensor& r, int64_t n) {
-  check_factor(op, "L", l, m);
-  check_factor(op, "R", r, n);
-  check(l.scalar_type() == r.scalar_type(), op, "L and R must have one dtype (got different ones)");
-  return check_factor_dtype(op, "L", l);
+// The factors L and R of H, which came as `h` under some name.
+inline Dtype check_factors(const char* op, const Tensor& l, int64_t m, const Tensor& r, int64_t n,
+                           const char* h_name, const Tensor& h) {
+  const auto check_factor = [&](const char* name, const Tensor& t, int64_t size) {
+    check_square(op, name, t);
+    check_same_device(op, name, t, h_name, h);
+    check(last_size(t) == size, op, name, " must be ", size, " x ", size, " (got ", name,
+          ".shape=", shape_text(t), ")");
+    return check_factor_dtype(op, name, t);
+  };
+  const Dtype dtype = check_factor("L", l, m);
+  check(check_factor("R", r, n) == dtype, op, "L and R must have one dtype (got different ones)");
+  return dtype;
 }
 
 inline Dtype widest(Dtype a, Dtype b) {
@@ -43,7 +39,7 @@ inline Dtype widest(Dtype a, Dtype b) {
 // A tensor of samples of H, or of factored ones, with leading batch dimensions.
 class SampleTensor {
  public:
-  SampleTensor(const char* op, const Tensor& g) : g_(g) {
+  SampleTensor(const char* op, const Tensor& g) : name("G"), g_(g) {
     check_part(op, "G", g);
     dtype_ = check_dtype(op, "G", g);
     m = g.size(g.dim() - 2);
@@ -52,9 +48,10 @@ class SampleTensor {
     batch = batch_shape(g, 3);
   }
 
-  SampleTensor(const char* op, const Tensor& d, const Tensor& a) : g_(d), a_(a) {
+  SampleTensor(const char* op, const Tensor& d, const Tensor& a) : name("D"), g_(d), a_(a) {
     check_part(op, "D", d);
     check_part(op, "A", a);
+    check_same_device(op, "A", a, "D", d);
     dtype_ = check_dtype(op, "D", d);
     check(d.scalar_type() == a.scalar_type(), op,
           "D and A must have one dtype (got different ones)");
@@ -91,12 +88,15 @@ class SampleTensor {
   Dtype result_dtype(Dtype factor) const { return widest(dtype_, factor); }
   double mean_weight() const { return count_ ? 1 / double(count_) : 0; }
 
+  // The tensor that the others must share their device with.
+  const Tensor& first() const { return g_; }
+
+  const char* name;  // of that
   int64_t m, n;
   Shape batch;
 
  private:
   static void check_part(const char* op, const char* name, const Tensor& t) {
-    check(t.is_cpu(), op, name, " must be on the CPU");
     check(t.dim() >= 3, op, name, " must have at least 3 dimensions (got ", name,
           ".shape=", shape_text(t), ")");
   }
@@ -110,7 +110,6 @@ class SampleTensor {
 
 inline Dtype check_dense_h(const char* op, const Tensor& h, int64_t m, int64_t n) {
   check_matrices(op, "H", h);
-  check(h.is_cpu(), op, "H must be on the CPU");
   check(last_size(h) == m * n && h.size(h.dim() - 2) == m * n, op, "H must be ", m * n, " x ",
         m * n, " (got H.shape=", shape_text(h), ")");
   return check_dtype(op, "H", h);

@@ -255,6 +255,23 @@ class StepGradients:
         """`(t, m, n)`, the gradients in the order of the steps."""
         return torch.stack(_recorded("StepGradients", self._gradients, layer))
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What `load_state_dict` takes, to go on after an interruption."""
+        return {name: torch.stack(gradients) for name, gradients in self._gradients.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Replaces the gradients by those of a `state_dict` of the same layers.
+
+        Raises:
+            ValueError: it is of other layers.
+        """
+        if state.keys() != self._layers.keys():
+            raise ValueError(
+                f"StepGradients: state must be of the layers {list(self._layers)} "
+                f"(got {list(state)})"
+            )
+        self._gradients = {name: list(gradients) for name, gradients in state.items()}
+
 
 def _in_backward() -> bool:
     """Whether this thread runs a backward pass, where checkpointing repeats the forward pass."""

@@ -179,7 +179,8 @@ class FactoredMoment(SampledMoment):
     def __init__(self, D: Tensor, A: Tensor) -> None:
         self.count, self.positions, m = D.shape
         n = A.shape[2]
-        self.product_cost = self.positions**2 * (m + n)
+        self._by_position = self.positions**2 * (m + n) <= m * n
+        self.product_cost = min(self.positions**2 * (m + n), m * n)
         # Under autocast the two may differ in dtype, and the ops take one.
         dtype = torch.promote_types(D.dtype, A.dtype)
         self.D, self.A = D.to(dtype), A.to(dtype)
@@ -230,6 +231,22 @@ class FactoredMoment(SampledMoment):
         products *= self._positions(self.A) @ self._positions(others.A).mT
         pairs = products.view(self.count, self.positions, others.count, others.positions)
         return pairs.sum((1, 3))
+
+    @override
+    def squared_products(self) -> float:
+        if self._by_position:
+            return super().squared_products()
+        # Many positions make whole gradients the lesser work, in blocks that fit in memory.
+        m, n = self.shape
+        blocks = list(self.chunks(m * n))
+        total = 0.0
+        for index, block in enumerate(blocks):
+            G = GradientMoment(self.gradients(*block))
+            total += float(G.inner_products(G).double().square_().sum())
+            for later in blocks[index + 1 :]:
+                products = G.inner_products(GradientMoment(self.gradients(*later)))
+                total += 2 * float(products.double().square_().sum())
+        return total
 
     @override
     def divided(self, divisors: tuple[float, ...]) -> SampledMoment:

@@ -5,7 +5,8 @@ anything, repeats bit for bit for the same build, device and thread count, survi
 `torch.compile(fullgraph=True)`, and accepts leading batch dimensions and strided views.
 """
 
-from kronext.ops import _linalg as _linalg  # registers what CUDA falls back to
+from kronext.ops import _linalg as _linalg  # registers what the ops on CUDA call
+from kronext.ops import _precision as _precision
 from kronext.ops.inverse_root import (
     Eigh,
     InverseRoot,
@@ -19,13 +20,19 @@ from kronext.ops.inverse_root import (
 from kronext.ops.matvec import kron_matvec, kron_matvec_factored, rearranged_matvec
 from kronext.ops.outer import outer_update_, outer_update_list_
 from kronext.ops.power_iteration import KroneckerSum, power_iteration, power_iteration_list_
-from kronext.ops.precondition import precondition, precondition_list
+from kronext.ops.precondition import (
+    PreconditionedList,
+    precondition,
+    precondition_list,
+    precondition_list_with_squares,
+)
 
 __all__ = [
     "Eigh",
     "InverseRoot",
     "InverseRootList",
     "KroneckerSum",
+    "PreconditionedList",
     "eigh",
     "inverse_root",
     "inverse_root_",
@@ -39,5 +46,6 @@ __all__ = [
     "power_iteration_list_",
     "precondition",
     "precondition_list",
+    "precondition_list_with_squares",
     "rearranged_matvec",
 ]

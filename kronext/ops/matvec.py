@@ -24,7 +24,10 @@ def kron_matvec(
     (right) result is computed and the other half is its mirror; where it is a multiple of the
     identity, the product with it costs nothing. The workspace is the packed `L` and `R` and, for
     each thread, about 1 MB of packed samples and float64 sums of both results; where a single
-    sample is work for all threads, they share one.
+    sample is work for all threads, they share one. On CUDA it is about 64 MB, and those sums.
+
+    On CUDA the precision of float32 products is `torch.get_float32_matmul_precision()` when the op
+    runs; on the CPU it is always "highest".
 
     Args:
         G: Samples `(..., S, m, n)`, float64, float32, bfloat16 or float16, any strides. 16-bit

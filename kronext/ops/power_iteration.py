@@ -52,7 +52,7 @@ def power_iteration(
     vec(right)>`, the best scale for the final pair, costs one more product (half a step). Higher
     ranks iterate on a block of pairs that is made orthonormal after each step, and end with the
     singular value decomposition of the `r x r` matrix `<left_i, Hhat vec(right_j)>`
-    (Rayleigh-Ritz); their further starts are fixed numbers.
+    (Rayleigh-Ritz); their further starts are fixed numbers. Products are made as in `kron_matvec`.
 
     Args:
         samples: Gradients `(..., S, m, n)`; a tuple `(D, A)` of factors `(..., S, T, m)` and
@@ -66,7 +66,9 @@ def power_iteration(
             float64; their symmetric parts count.
         tol: Stop when the spans of the left and of the right factors turn, in one step, by an angle
             whose sine is at most `tol` in every batch entry. Steps of float32 factors do not fall
-            below about 1e-7.
+            below about 1e-7. On CUDA all steps are launched, and those behind the stop do nothing;
+            only for an iterable does the host wait, to know whether it must walk it again: then
+            this cannot be captured in a CUDA graph.
         rank: Number of pairs, at most `min(m, n)^2`.
 
     Returns:
@@ -111,6 +113,7 @@ def power_iteration_list_(
 
     `R' = R / ||R||_F` and `L' = L / ||L||_F` are those from before the update, the identity of norm
     1 where a factor is zero (or not finite): an online step of power iteration for each entry.
+    Products are made as in `kron_matvec`.
 
     Args:
         Ls: Left factors `(..., m, m)`, float32 or float64, symmetric, dense in their last two

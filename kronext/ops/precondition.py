@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,8 +11,24 @@ from torch import Tensor
 from kronext.ops import _library as lib
 
 
+class PreconditionedList(NamedTuple):
+    """Outputs and their sizes.
+
+    Attributes:
+        outputs: one for each gradient.
+        squares: 1-D, of the dtype of the outputs: the sum of squares of each matrix, in the order
+            of the list, batches flattened. `squares.sqrt()` are Frobenius norms.
+    """
+
+    outputs: list[Tensor]
+    squares: Tensor
+
+
 def precondition(G: Tensor, left: Tensor | None, right: Tensor | None) -> Tensor:
     """`left G right`: the action of `left (x) right` on `vec(G)`.
+
+    On CUDA the precision of float32 products is `torch.get_float32_matmul_precision()` when the op
+    runs; on the CPU it is always "highest".
 
     Args:
         G: Gradients, shape `(..., m, n)`, float64, float32, bfloat16 or float16, any strides.
@@ -54,20 +71,66 @@ def precondition_list(
 
     Source: arXiv 2406.17748, Section 2.
     """
-    op = "precondition_list"
-    left_list, right_list = (
-        lib.check_list(op, "lefts", lefts, Gs),
-        lib.check_list(op, "rights", rights, Gs),
-    )
     results: list[Tensor] = [torch.Tensor()] * len(Gs)
+    for indices, arguments in _groups("precondition_list", Gs, lefts, rights):
+        outputs = lib.call(_op_list, _check_list, *arguments)
+        for i, output in zip(indices, outputs, strict=True):
+            results[i] = output
+    return results
+
+
+def precondition_list_with_squares(
+    Gs: Sequence[Tensor],
+    lefts: Sequence[Tensor | None] | None,
+    rights: Sequence[Tensor | None] | None,
+) -> PreconditionedList:
+    """`X = left G right` and `sum X^2` for a ragged list, in one call and one pass over `X`.
+
+    For grafting, which gives each `X` the norm of another step.
+
+    Args:
+        Gs: Gradients of any shapes (see `precondition`), for outputs of one dtype.
+        lefts: See `precondition_list`.
+        rights: Likewise.
+
+    Returns:
+        Outputs and sums of squares. The sums repeat bit for bit.
+
+    Raises:
+        ValueError: See `precondition_list`.
+        TypeError: A dtype or an argument type does not fit, or outputs differ in dtype.
+
+    Source: Agarwal et al. 2020 (arXiv 2002.11803), grafting.
+    """
+    results: list[Tensor] = [torch.Tensor()] * len(Gs)
+    squares: list[Tensor] = [torch.Tensor()] * len(Gs)
+    groups = list(_groups("precondition_list_with_squares", Gs, lefts, rights))
+    if len(groups) > 1:
+        _check_list_with_squares(Gs, lefts or [], rights or [])
+    for indices, arguments in groups:
+        outputs, flat = lib.call(_op_list_with_squares, _check_list_with_squares, *arguments)
+        if len(groups) == 1:
+            return PreconditionedList(outputs, flat)
+        parts = flat.split([output.shape[:-2].numel() for output in outputs])
+        for i, output, part in zip(indices, outputs, parts, strict=True):
+            results[i], squares[i] = output, part
+    return PreconditionedList(results, torch.cat(squares) if squares else torch.empty(0))
+
+
+def _groups(
+    op: str,
+    Gs: Sequence[Tensor],
+    lefts: Sequence[Tensor | None] | None,
+    rights: Sequence[Tensor | None] | None,
+) -> Iterator[tuple[list[int], tuple[list[Tensor], list[Tensor], list[Tensor]]]]:
+    """The entries that have the same sides, and the lists that the compiled op takes of them."""
+    left_list = lib.check_list(op, "lefts", lefts, Gs)
+    right_list = lib.check_list(op, "rights", rights, Gs)
     for (no_left, no_right), indices in lib.group_by_side(left_list, right_list).items():
         gradients = [Gs[i] for i in indices]
         group_left = [] if no_left else [left_list[i] for i in indices]
         group_right = [] if no_right else [right_list[i] for i in indices]
-        outputs = lib.call(_op_list, _check_list, gradients, group_left, group_right)
-        for i, output in zip(indices, outputs, strict=True):
-            results[i] = output
-    return results
+        yield indices, (gradients, group_left, group_right)
 
 
 def _check(
@@ -88,13 +151,29 @@ def _check(
 
 
 def _check_list(
-    Gs: Sequence[Tensor], lefts: Sequence[Tensor], rights: Sequence[Tensor]
+    Gs: Sequence[Tensor],
+    lefts: Sequence[Tensor | None],
+    rights: Sequence[Tensor | None],
+    op: str = "precondition_list",
 ) -> list[Tensor]:
     rows = zip(Gs, lib.or_none(lefts, Gs), lib.or_none(rights, Gs), strict=True)
-    return [_check(G, left, right, "precondition_list") for G, left, right in rows]
+    return [_check(G, left, right, op) for G, left, right in rows]
+
+
+def _check_list_with_squares(
+    Gs: Sequence[Tensor], lefts: Sequence[Tensor | None], rights: Sequence[Tensor | None]
+) -> tuple[list[Tensor], Tensor]:
+    op = "precondition_list_with_squares"
+    outputs = _check_list(Gs, lefts, rights, op)
+    dtypes = {output.dtype for output in outputs}
+    if len(dtypes) > 1:
+        lib.refuse_type(op, "outputs must have one dtype", dtypes=sorted(map(str, dtypes)))
+    return outputs, outputs[0].new_empty(sum(output.shape[:-2].numel() for output in outputs))
 
 
 _op = torch.ops.kronext.precondition.default
 _op_list = torch.ops.kronext.precondition_list.default
+_op_list_with_squares = torch.ops.kronext.precondition_list_with_squares.default
 torch.library.register_fake("kronext::precondition", _check)
 torch.library.register_fake("kronext::precondition_list", _check_list)
+torch.library.register_fake("kronext::precondition_list_with_squares", _check_list_with_squares)

@@ -41,7 +41,9 @@ def test_every_form_of_the_samples_gives_the_same_factors_and_similarity(
 
 
 @pytest.mark.parametrize("memory", [1, 50, 2**24])
-@pytest.mark.parametrize(("count", "positions", "m", "n"), [(13, 3, 4, 9), (40, 1, 2, 3)])
+@pytest.mark.parametrize(
+    ("count", "positions", "m", "n"), [(13, 3, 4, 9), (40, 1, 2, 3), (7, 9, 3, 4)]
+)
 def test_norm_does_not_depend_on_how_the_work_is_split(
     normal, monkeypatch, memory, count, positions, m, n
 ):

@@ -11,9 +11,11 @@ from emulated_inverse_root import EmulatedInverseRoot
 
 @dataclass
 class EmulatedPanelEigh(EmulatedInverseRoot):
+    multiprocessors: int = 1  # few: pairs of panels meet in shared memory; many: in two launches
     # Of the latest call: for each matrix the shifts that failed, and the sweeps that had work.
     work: Sequence[tuple[int, int]] = ()
 
     def _launch(self, tasks: list[Any], options: tuple[float | bool, ...]) -> None:
-        self.work, left_out = self.module.panel_eigh(tasks, *options, self.slow_double)
+        device = (self.multiprocessors, self.shared_bytes, self.slow_double)
+        self.work, left_out = self.module.panel_eigh(tasks, *options, *device)
         assert left_out == 0, "a matrix is empty, or too large for the panel kernels"

@@ -7,7 +7,8 @@ from mutants import BARRIER, edit
 CHECK = "panel_eigh"
 TILE, PROBLEM = "product_tile.cuh", "panel_problem.cuh"
 START, CHOLESKY = "panel_start.cuh", "panel_cholesky.cuh"
-SWEEP, RESULTS = "panel_sweep.cuh", "panel_results.cuh"
+ROTATION, SWEEP = "panel_rotation.cuh", "panel_sweep.cuh"
+RESULTS, LAUNCHES = "panel_results.cuh", "panel_eigh.cu"
 CAUGHT_BY_VALUES = {
     "no barrier before operands are read": edit(TILE, BARRIER, ""),
     "depth runs over": edit(TILE, "k < depth ? f", "true ? f"),
@@ -28,24 +29,32 @@ CAUGHT_BY_VALUES = {
     "an empty panel is not cleared": edit(
         CHOLESKY, "if (last && step + 1", "if (false && step + 1"
     ),
-    "smaller matrices lose a step": edit("panel_eigh.cu", "step / 2 + 1", "step / 2 + 2"),
-    "smaller matrices lose a round": edit("panel_eigh.cu", "(round + 1) / 2 + 1", "round / 2 + 2"),
-    "only panels against each other": edit(
-        SWEEP, "rotation.turn_all(round == 0)", "rotation.turn_all(false)"
-    ),
+    "smaller matrices lose a step": edit(LAUNCHES, "{step / 2 + 1}", "{step / 2 + 2}"),
+    "smaller matrices lose a round": edit(LAUNCHES, "(round + 1) / 2 + 1", "round / 2 + 2"),
+    "only panels against each other": edit(ROTATION, "turn_all(inside)", "turn_all(false)"),
     "rows turn the other way": edit(
-        SWEEP,
+        ROTATION,
         "shear(upper, lower, half_tangent, sine)",
         "shear(upper, lower, -half_tangent, -sine)",
     ),
-    "J without the diagonal's one": edit(SWEEP, "right + right_one, left", "right, left"),
+    "J without the diagonal's one": edit(ROTATION, "right + right_one, left", "right, left"),
     "a part of the Gram matrix is lost": edit(
         SWEEP, "int p = 0; p < parts", "int p = 1; p < parts"
     ),
     "parts are not waited for": edit(PROBLEM, "*shared == expected - 1", "true"),
     "no sweep after the first": edit(PROBLEM, "!settled(sweep - 1)", "false"),
-    "columns of a far panel": edit(
-        SWEEP, "(c < kPanel ? left : right)", "(c < kPanel ? right : left)"
+    "J less the I": edit(ROTATION, "int(threadIdx.x)) += 1.f", "int(threadIdx.x)) += 0.f"),
+    "a row below the matrix is stored": edit(ROTATION, "row >= rows", "row > rows"),
+    "columns of the other panel": edit(SWEEP, "x(i, k) : 0.f", "x(i, k ^ kPanel) : 0.f"),
+    "X is not waited for": edit(SWEEP, "copy_async_wait<0>();", ""),
+    "X is not cleared below its last row": edit(
+        SWEEP, "make_float4(0.f, 0.f, 0.f, 0.f)", "*reinterpret_cast<float4*>(to)"
+    ),
+    "the last rows are left out of G": edit(SWEEP, "first < end;", "first + kTileDepth <= end;"),
+    "rows of J of the other panel": edit(SWEEP, "&turn(k + e,", "&turn((k + e) ^ kPanel,"),
+    "every second tile of X J is left out": edit(SWEEP, "first += kTile)", "first += 2 * kTile)"),
+    "larger matrices are not passed over": edit(
+        LAUNCHES, "if (each.pairs > range.most) tasks += each.matrices;", ""
     ),
     "the shift stays in the values": edit(RESULTS, "- problem_.shift()", "- 0 * problem_.shift()"),
     "a strip of the forms is lost": edit(RESULTS, "int strip = 0;", "int strip = 1;"),
@@ -57,10 +66,12 @@ CAUGHT_BY_VALUES = {
     ),
 }
 CAUGHT_BY_TSAN = {
-    "no barrier after operands are read": edit(TILE, BARRIER, "", "sum[i][j] = multiply_add"),
-    "no barrier between angles and rows": edit(SWEEP, BARRIER, "", "!= 0.f)) continue;"),
-    "no barrier after a round": edit(SWEEP, BARRIER, "", "accumulate(columns, r);"),
-    "no barrier after the Gram matrix": edit(SWEEP, BARRIER, "", "turn(i, j) = 0.f;"),
+    "no barrier after operands are read": edit(TILE, BARRIER, "", "four_at(right_at"),
+    "no barrier before X is read": edit(SWEEP, BARRIER, "", "copy_async_wait<0>();"),
+    "no barrier after the Gram matrix": edit(ROTATION, BARRIER, "", "turn(i, j) = 0.f;"),
+    "no barrier between angles and rows": edit(ROTATION, BARRIER, "", "!= 0.f)) continue;"),
+    "no barrier after a round": edit(ROTATION, BARRIER, "", "accumulate(columns, r);"),
+    "no barrier before J is read": edit(ROTATION, BARRIER, "", "&state.tangent[sweep]"),
     "no barrier before a pivot": edit(
         CHOLESKY, BARRIER, "", "shared.key[threadIdx.x / 32] = best;"
     ),

@@ -31,6 +31,7 @@ std::vector<KernelShape> kernels() {
   add_wide("project", "project_kernel", kTileBytes<double>);
   add_wide("eliminate", "eliminate_kernel", kEliminateBytes<double>);
   add("orient", "orient_kernel(", kTileBytes<float>);
+  add("resident pair", "resident_pair_kernel(", resident_bytes(pairs_of(256)));
   add("gram", "gram_kernel(", kGramBytes);
   add("update", "update_kernel(", kTileBytes<float>);
   add_wide("form", "form_kernel", kTileBytes<double>);
@@ -44,10 +45,10 @@ std::vector<KernelShape> kernels() {
 // matrices were left out.
 std::pair<std::vector<std::pair<int, int>>, int64_t> panel_eigh(
     const std::vector<SpectralTuple>& list, double root, double eps, double relative_eps,
-    bool keep_failed, bool slow_double) {
+    bool keep_failed, int multiprocessors, int shared_bytes, bool slow_double) {
   const std::vector<cuda::SpectralTask> tasks = spectral_tasks(list);
-  const cuda::PanelEighPlan plan = cuda::plan_panel_eigh(tasks.data(), int64_t(tasks.size()),
-                                                         {1, int(kMaxSharedBytes), slow_double});
+  const cuda::PanelEighPlan plan = cuda::plan_panel_eigh(
+      tasks.data(), int64_t(tasks.size()), {multiprocessors, shared_bytes, slow_double});
   DeviceMemory table(plan.table_bytes), workspace(plan.workspace_bytes);
   cuda::fill_panel_eigh_table(plan, tasks.data(), table.data());
   const cuda::SpectralOptions options = {{root, eps, relative_eps, undamped_cutoff<float>(0)},
@@ -66,7 +67,18 @@ std::pair<std::vector<std::pair<int, int>>, int64_t> panel_eigh(
   return {work, int64_t(plan.left_out.size())};
 }
 
-void define(py::module_& m) { m.def("panel_eigh", &panel_eigh); }
+// Up to how many pairs a matrix of the list has them in shared memory, for a device.
+int resident_pairs(const std::vector<int>& sizes, int multiprocessors, int shared_bytes) {
+  std::vector<cuda::SpectralTask> tasks(sizes.size());
+  for (size_t i = 0; i < sizes.size(); ++i) tasks[i].n = sizes[i];
+  return cuda::plan_panel_eigh(tasks.data(), int64_t(tasks.size()), {multiprocessors, shared_bytes})
+      .resident_pairs;
+}
+
+void define(py::module_& m) {
+  m.def("panel_eigh", &panel_eigh);
+  m.def("resident_pairs", &resident_pairs);
+}
 
 const Binding binding(&define, &kernels);
 

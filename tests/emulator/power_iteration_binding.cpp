@@ -47,11 +47,10 @@ Samples samples(const SamplesTuple& t) {
 }
 
 // A matrix of 0 rows and columns whose data is null: this side is not wanted.
-cuda::WeightedStep weighted_step(const SamplesTuple& given, const MatrixTuple& l,
-                                 const MatrixTuple& r, const MatrixTuple& left,
-                                 const MatrixTuple& right, double decay, double weight,
-                                 const std::tuple<uintptr_t, Dtype, int64_t>& weights) {
-  cuda::WeightedStep step;
+WeightedStep weighted_step(const SamplesTuple& given, const MatrixTuple& l, const MatrixTuple& r,
+                           const MatrixTuple& left, const MatrixTuple& right, double decay,
+                           double weight, const std::tuple<uintptr_t, Dtype, int64_t>& weights) {
+  WeightedStep step;
   step.step = {samples(given),
                {matrix(r), matrix(left), Structure::kGeneral, 1},
                {matrix(l), matrix(right), Structure::kGeneral, 1},
@@ -64,10 +63,9 @@ cuda::WeightedStep weighted_step(const SamplesTuple& given, const MatrixTuple& l
 }
 
 // Returns how many launches of products and of sums there were.
-std::pair<int64_t, int64_t> kronecker_steps(const std::vector<cuda::WeightedStep>& steps,
-                                            cuda::Inspection inspection,
-                                            cuda::MatmulPrecision precision, int multiprocessors,
-                                            int64_t round_bytes) {
+std::pair<int64_t, int64_t> kronecker_steps(const std::vector<WeightedStep>& steps,
+                                            Inspection inspection, cuda::MatmulPrecision precision,
+                                            int multiprocessors, int64_t round_bytes) {
   const cuda::KroneckerPlan plan =
       cuda::plan_kronecker_steps(steps.data(), int64_t(steps.size()), inspection, precision,
                                  device(multiprocessors), round_bytes);
@@ -201,12 +199,12 @@ std::vector<KernelShape> kernels() {
 }
 
 void define(py::module_& m) {
-  py::enum_<cuda::Inspection>(m, "Inspection")
-      .value("structure", cuda::Inspection::kStructure)
-      .value("direction", cuda::Inspection::kDirection);
+  py::enum_<Inspection>(m, "Inspection")
+      .value("structure", Inspection::kStructure)
+      .value("direction", Inspection::kDirection);
   py::class_<SamplesTuple>(m, "Samples")
       .def(py::init<MatrixTuple, MatrixTuple, bool, int64_t, int64_t, int64_t>());
-  py::class_<cuda::WeightedStep>(m, "WeightedStep").def(py::init(&weighted_step));
+  py::class_<WeightedStep>(m, "WeightedStep").def(py::init(&weighted_step));
   m.def("rearranged_matvec", &rearranged_matvec);
   m.def("kronecker_steps", &kronecker_steps);
   m.def("power_iteration", &power_iteration);

@@ -110,7 +110,7 @@ int check_step(const StepCase& c, Dtype dtype, cuda::MatmulPrecision precision, 
   for (Numbers* numbers : {&g, &a, &weights}) numbers->fill(random);
   for (Numbers* numbers : {&l, &r}) numbers->fill(random, c.symmetric);
 
-  cuda::WeightedStep step;
+  WeightedStep step;
   Matrix first = g.matrix, first_a = a.matrix;
   first.rows = first_a.rows = rows;
   step.step = {{first, first_a, c.positions > 0, rows * first.columns, rows * first_a.columns,
@@ -121,8 +121,8 @@ int check_step(const StepCase& c, Dtype dtype, cuda::MatmulPrecision precision, 
                0.5};
   step.weights = weights.matrix.data;
   step.weights_stride = 1;
-  const cuda::KroneckerPlan plan = cuda::plan_kronecker_steps(
-      &step, 1, cuda::Inspection::kStructure, precision, kDevice, c.round_bytes);
+  const cuda::KroneckerPlan plan = cuda::plan_kronecker_steps(&step, 1, Inspection::kStructure,
+                                                              precision, kDevice, c.round_bytes);
   DeviceMemory table(plan.table_bytes), workspace(plan.workspace_bytes);
   cuda::fill_kronecker_table(plan, &step, workspace.data(), table.data());
   cuda::kronecker_steps(plan, table.data(), workspace.data(), nullptr, nullptr);

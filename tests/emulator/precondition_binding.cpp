@@ -66,7 +66,9 @@ std::vector<KernelShape> kernels() {
     }
   }
   shapes.push_back(product_shape({Dtype::kFloat64, {}, {}}));
-  shapes.push_back({"precondition", "norms", "norm_kernel(", cuda::kNormThreads, 0, 1});
+  shapes.push_back({"precondition", "norms", "norm_kernel<float>", cuda::kNormThreads, 0, 1});
+  shapes.push_back(
+      {"precondition", "norms of float64", "norm_kernel<double>", cuda::kNormThreads, 0, 1});
   return shapes;
 }
 
@@ -85,7 +87,7 @@ std::pair<std::vector<std::string>, int64_t> precondition(
       cuda::plan_precondition(problems.data(), int64_t(problems.size()), precision,
                               {multiprocessors, int(kMaxSharedBytes)}, norms != 0, tiles);
   DeviceMemory table(plan.table_bytes), workspace(plan.workspace_bytes);
-  cuda::fill_precondition_table(plan, problems.data(), reinterpret_cast<float*>(norms),
+  cuda::fill_precondition_table(plan, problems.data(), reinterpret_cast<void*>(norms),
                                 workspace.data(), table.data());
   if (cuda::precondition(plan, table.data(), workspace.data(), nullptr) != cudaSuccess) {
     throw Error("precondition: the launch failed");

@@ -1,7 +1,8 @@
 """The CUDA panel eigensolver, executed on the CPU: the cases and the oracle of the CPU op.
 
 Sizes are small, but cross what there is to cross: one pair of panels (up to 64), several, a last
-panel that is empty (65, 70), Gram matrices in two parts (above 128).
+panel that is empty (65, 70), Gram matrices in two parts (above 128). Panels meet in shared memory
+where a test does not ask for many multiprocessors, or for little shared memory.
 """
 
 from __future__ import annotations
@@ -12,12 +13,17 @@ from types import ModuleType
 import inverse_root_cases as cases
 import pytest
 import torch
+from emulated_inverse_root import SHARED_BYTES
 from emulated_panel_eigh import EmulatedPanelEigh
 from helpers import normal, relative_error, symmetric, with_condition
 
 from kronext import reference
 
 Schedules = Callable[[], Iterator[str]]
+
+# Multiprocessors, and the shared memory of one.
+H100, A100, RTX_4090 = (132, 228 * 1024), (108, 164 * 1024), (128, 100 * 1024)
+MANY = 1000  # multiprocessors, which a block for each pair would leave idle
 
 
 @pytest.fixture
@@ -64,6 +70,40 @@ def test_large_sizes(either: EmulatedPanelEigh) -> None:
         cases.check_decomposition(either, normal(1, n, n))
         cases.check_special_spectra(either, n)
     cases.check_warm_start(either, [100])
+
+
+@pytest.mark.parametrize("n", [70, 161, pytest.param(320, marks=pytest.mark.sanitize)])
+def test_either_method_gives_the_same_bits(n: int, emulator: ModuleType) -> None:
+    """Panels that meet in shared memory, and in two launches."""
+    A = with_condition(n, 1e6, seed=n)
+    resident, in_two_launches = (
+        EmulatedPanelEigh(emulator, multiprocessors=m).inverse_root(A, 4) for m in (1, MANY)
+    )
+    assert relative_error(resident.root, reference.inverse_root(A, 4)) <= 2e-6
+    for name in ("root", "basis", "values"):
+        assert torch.equal(getattr(resident, name), getattr(in_two_launches, name)), name
+
+
+@pytest.mark.parametrize(
+    ("device", "sizes", "pairs"),
+    [
+        pytest.param(H100, [512] * 32, 8, id="two rounds of blocks"),
+        pytest.param(H100, [512], 0, id="8 blocks for 132 multiprocessors"),
+        pytest.param(H100, [512] * 17, 0, id="4 of 136 blocks have a round to themselves"),
+        pytest.param(H100, [2048] + [500] * 16, 8, id="a matrix that is too large"),
+        pytest.param(H100, [768] * 32, 12, id="the largest"),
+        pytest.param(H100, [769] * 32, 0, id="too large"),
+        pytest.param(A100, [512] * 32, 8, id="164 KB"),
+        pytest.param(A100, [513] * 32, 0, id="too large for 164 KB"),
+        pytest.param(RTX_4090, [256] * 32, 4, id="100 KB"),
+        pytest.param(RTX_4090, [257] * 32, 0, id="too large for 100 KB"),
+        pytest.param(H100, [], 0, id="nothing"),
+    ],
+)
+def test_which_panels_meet_in_shared_memory(
+    device: tuple[int, int], sizes: list[int], pairs: int, emulator: ModuleType
+) -> None:
+    assert emulator.resident_pairs(sizes, *device) == pairs
 
 
 @pytest.mark.parametrize("root", [1, 8, 0.7])
@@ -124,7 +164,17 @@ def test_strides(ops: EmulatedPanelEigh) -> None:
     cases.check_strides(ops, 11, 3)
 
 
-def test_a_matrix_gives_the_same_bits_whatever_else_is_in_the_list(ops: EmulatedPanelEigh) -> None:
+@pytest.mark.parametrize(
+    "shared_bytes",
+    [
+        pytest.param(SHARED_BYTES, id="every pair resident"),
+        pytest.param(60 * 1024, id="pairs of up to 64 rows resident"),
+    ],
+)
+def test_a_matrix_gives_the_same_bits_whatever_else_is_in_the_list(
+    shared_bytes: int, emulator: ModuleType
+) -> None:
+    ops = EmulatedPanelEigh(emulator, shared_bytes=shared_bytes)
     As = [with_condition(n, 1e4, seed=n) for n in (20, 100, 64, 65, 33, 2)]
     As[2][5, 3] = float("nan")
     bases = [None, ops.eigh(As[1]).vectors, None, torch.eye(65), torch.zeros(33, 33), None]
@@ -183,15 +233,19 @@ def test_a_chain_of_warm_starts_does_not_drift(ops: EmulatedPanelEigh) -> None:
 def test_what_is_left_to_others(emulator: ModuleType) -> None:
     info = torch.full((1,), -1, dtype=torch.int32)
     tasks = [(0, 0, 0, 0, 0, info.data_ptr(), n, n) for n in (0, 2049)]
-    _, count = emulator.panel_eigh(tasks, 4.0, 0.0, 0.0, False, False)
+    _, count = emulator.panel_eigh(tasks, 4.0, 0.0, 0.0, False, 1, SHARED_BYTES, False)
     assert count == 2
     assert int(info) == -1
 
 
-@pytest.mark.parametrize("n", [5, 70])
+@pytest.mark.parametrize(
+    ("n", "multiprocessors"),
+    [(5, 1), (70, 1), (70, MANY), pytest.param(130, MANY, marks=pytest.mark.sanitize)],
+)
 def test_every_schedule_gives_the_same_bits(
-    n: int, ops: EmulatedPanelEigh, schedules: Schedules
+    n: int, multiprocessors: int, emulator: ModuleType, schedules: Schedules
 ) -> None:
+    ops = EmulatedPanelEigh(emulator, multiprocessors=multiprocessors)
     A = with_condition(n, 1e3, batch=(2,))
     A[0, 0, 0] = float("nan")
     near = torch.linalg.eigh(A[1] + 1e-4 * symmetric(n, n)).eigenvectors.expand(2, n, n)

@@ -16,6 +16,7 @@ SPLIT_PRODUCTS = {
 }
 RULES = (
     Rule("float64", registers=128, required=("DFMA",), forbidden=("HMMA",)),
+    Rule("norms of float64", registers=40, required=("SHFL", "DADD"), forbidden=()),
     Rule("norms", registers=40, required=("SHFL",), forbidden=DOUBLE_ARITHMETIC),
     Rule("", registers=255, **SPLIT_PRODUCTS),
 )

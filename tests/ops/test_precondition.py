@@ -20,6 +20,7 @@ from precondition_cases import (
     check_non_finite,
     check_product,
     check_sides,
+    check_squares,
     operands,
 )
 from torch import Tensor
@@ -72,6 +73,29 @@ def test_list_equals_single_calls_bit_for_bit() -> None:
     assert ops.precondition_list([], None, []) == []
 
 
+@pytest.mark.parametrize("factor_dtype", FACTOR, ids=name)
+@pytest.mark.parametrize("dtype", FLOATING, ids=name)
+def test_sums_of_squares(dtype: torch.dtype, factor_dtype: torch.dtype) -> None:
+    """In the order of the list, whichever sides its entries have."""
+    rows = [operands(m, n, dtype, factor_dtype) for m, n in SHAPES]
+    check_squares(ops, *(list(column) for column in zip(*rows, strict=True)))
+
+
+def test_an_inf_shows_in_the_square_of_its_matrix_alone() -> None:
+    G = normal(3, 20, 33)
+    G[1, 4, 5] = float("inf")
+    _, squares = ops.precondition_list_with_squares([G], [normal(20, 20)], None)
+    assert squares.isfinite().tolist() == [True, False, True]
+
+
+def test_squares_of_no_list_and_of_no_matrix() -> None:
+    outputs, squares = ops.precondition_list_with_squares([], None, [])
+    assert outputs == []
+    assert squares.shape == (0,)
+    _, squares = ops.precondition_list_with_squares([normal(0, 4, 4)], [normal(4, 4)], None)
+    assert squares.shape == (0,)
+
+
 def test_repeats_bit_for_bit_and_across_thread_counts() -> None:
     G, left, right = operands(200, 300)
     threads = torch.get_num_threads()
@@ -79,11 +103,14 @@ def test_repeats_bit_for_bit_and_across_thread_counts() -> None:
     try:
         for count in (1, 2, 2):
             torch.set_num_threads(count)
-            results.append(ops.precondition(G, left, right))
+            (output,), squares = ops.precondition_list_with_squares([G], [left], [right])
+            assert torch.equal(output, ops.precondition(G, left, right))
+            results.append((output, squares))
     finally:
         torch.set_num_threads(threads)
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[1], results[2])
+    for result, squares in results[1:]:
+        assert torch.equal(result, results[0][0])
+        assert torch.equal(squares, results[0][1])
 
 
 def test_no_graph_is_recorded() -> None:
@@ -100,13 +127,17 @@ def test_opcheck() -> None:
         given = (G, left if with_left else None, right if with_right else None)
         opcheck(torch.ops.kronext.precondition.default, given)
     opcheck(torch.ops.kronext.precondition_list.default, ([G, G], [left, left], []))
+    batched = ([G, G.expand(2, 5, 7)], [left, left], [])
+    opcheck(torch.ops.kronext.precondition_list_with_squares.default, batched)
 
 
 @pytest.mark.real
 def test_compiles_to_one_graph() -> None:
     def step(G: Tensor, left: Tensor, right: Tensor) -> Tensor:
         both = ops.precondition(G * 2, left, right)
-        return both + sum(ops.precondition_list([G, G], [left, None], [None, right]))
+        lists = ([G, G], [left, None], [None, right])
+        outputs, squares = ops.precondition_list_with_squares(*lists)
+        return both + sum(ops.precondition_list(*lists)) + outputs[0] / squares[1].sqrt()
 
     given = operands(6, 9)
     torch.testing.assert_close(torch.compile(step, fullgraph=True)(*given), step(*given))
@@ -135,3 +166,13 @@ def test_list_of_another_length_is_refused() -> None:
     G, left, right = operands(4, 5)
     call = lambda: ops.precondition_list([G, G], [left], [right, right])  # noqa: E731
     assert_refused(call, ValueError, "precondition_list: lefts must be as long as Gs")
+
+
+@pytest.mark.parametrize("other", [normal(4, 4, dtype=torch.float64), None])
+def test_outputs_of_two_dtypes_have_no_squares(other: Tensor | None) -> None:
+    """Neither in one call of the compiled op, nor in two for different sides."""
+    G, left, right = operands(4, 5)
+    lists = ([G, G if other is not None else G.double()], [left, other], [right, right])
+    call = lambda: ops.precondition_list_with_squares(*lists)  # noqa: E731
+    expectation = "precondition_list_with_squares: outputs must have one dtype"
+    assert_refused(call, TypeError, expectation)

@@ -158,4 +158,9 @@ T load_through_l2(const T* pointer) {
   return *pointer;
 }
 
+template <class T>
+void store_through_l2(T* pointer, const T& value) {
+  *pointer = value;
+}
+
 }  // namespace kronext::cuda
