@@ -84,10 +84,25 @@ def precondition() -> Call:
     return lambda: [ops.precondition(G, left, right)]
 
 
-def precondition_list() -> Call:
+def gradients_and_sides() -> tuple[list[Tensor], list[Tensor | None], list[Tensor]]:
     Gs = [normal(33, 70), normal(5, 9), normal(200, 16).bfloat16()]
     lefts, rights = (list(side) for side in zip(*(factors(*G.shape) for G in Gs), strict=True))
-    return lambda: ops.precondition_list(Gs, [None, *lefts[1:]], rights)
+    return Gs, [None, *lefts[1:]], rights
+
+
+def precondition_list() -> Call:
+    lists = gradients_and_sides()
+    return lambda: ops.precondition_list(*lists)
+
+
+def precondition_list_with_squares() -> Call:
+    lists = gradients_and_sides()
+
+    def call() -> list[Tensor]:
+        outputs, squares = ops.precondition_list_with_squares(*lists)
+        return [*outputs, squares]
+
+    return call
 
 
 def kron_matvec() -> Call:
@@ -131,7 +146,8 @@ CALLS: dict[str, Callable[[], Call]] = {
     make.__name__: make
     for make in (
         outer_update_, outer_update_list_, eigh, inverse_root, inverse_root_, inverse_root_list,
-        inverse_root_list_, precondition, precondition_list, kron_matvec, kron_matvec_factored,
-        rearranged_matvec, power_iteration, power_iteration_list_,
+        inverse_root_list_, precondition, precondition_list, precondition_list_with_squares,
+        kron_matvec, kron_matvec_factored, rearranged_matvec, power_iteration,
+        power_iteration_list_,
     )
 }  # fmt: skip

@@ -102,7 +102,8 @@ def compute(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
         raise RuntimeError(f"{operator}: the host must not wait for the device in a capture")
     run = graph.run if graph else _run
     results = run(operator, tree_map(_to_host, args), tree_map(_to_host, kwargs))
-    if kwargs.get("device") == HOST:
+    target = kwargs.get("device")
+    if target is not None and target.type != NAME:
         return results
     wrappers = {id(leaf.host): leaf for leaf in leaves if isinstance(leaf, PretendTensor)}
 
