@@ -68,15 +68,6 @@ KRONEXT_INLINE void multiply_rows(const T* x, int64_t x_stride, const T* y, int6
   }
 }
 
-template <class T>
-KRONEXT_INLINE void store_first(T* to, Vector<T> x, int64_t count) {
-  if (count >= kLanes<T>) {
-    store(to, x);
-  } else {
-    for (int64_t k = 0; k < count; ++k) to[k] = x[k];
-  }
-}
-
 // One matrix a unit: the tiles of X that reach the upper triangle, to `out`, (n, n) dense.
 template <class T>
 void multiply_upper(const Panels<T, LanesHold::kRows>& panels, const T* vectors, T* out) {

@@ -70,6 +70,35 @@ KRONEXT_INLINE void store(T* p, Vector<T, Lanes> v) {
   *reinterpret_cast<typename VectorTypes<T, Lanes>::Unaligned*>(p) = v;
 }
 
+// The first `count` values of a vector, the others 0; nothing past them is touched. count may be
+// less than 1 or more than the vector holds.
+template <class T, int Lanes = kLanes<T>>
+KRONEXT_INLINE Vector<T, Lanes> load_first(const T* p, int64_t count) {
+  if (count >= Lanes) return load<T, Lanes>(p);
+#if defined(__AVX512F__)
+  const uint32_t mask = count > 0 ? (1u << count) - 1 : 0;
+  if constexpr (sizeof(Vector<T, Lanes>) == 64 && sizeof(T) == 4)
+    return (Vector<T, Lanes>)_mm512_maskz_loadu_ps(mask, p);
+  if constexpr (sizeof(Vector<T, Lanes>) == 64 && sizeof(T) == 8)
+    return (Vector<T, Lanes>)_mm512_maskz_loadu_pd(mask, p);
+#endif
+  Vector<T, Lanes> v{};
+  for (int64_t k = 0; k < count; ++k) v[k] = p[k];
+  return v;
+}
+template <class T, int Lanes = kLanes<T>>
+KRONEXT_INLINE void store_first(T* p, Vector<T, Lanes> v, int64_t count) {
+  if (count >= Lanes) return store<T, Lanes>(p, v);
+#if defined(__AVX512F__)
+  const uint32_t mask = count > 0 ? (1u << count) - 1 : 0;
+  if constexpr (sizeof(Vector<T, Lanes>) == 64 && sizeof(T) == 4)
+    return _mm512_mask_storeu_ps(p, mask, (__m512)v);
+  if constexpr (sizeof(Vector<T, Lanes>) == 64 && sizeof(T) == 8)
+    return _mm512_mask_storeu_pd(p, mask, (__m512d)v);
+#endif
+  for (int64_t k = 0; k < count; ++k) p[k] = v[k];
+}
+
 // `x - 0` is a plain broadcast; GCC keeps `x + 0` as an addition because -0 + 0 is +0.
 template <class T, int Lanes = kLanes<T>>
 KRONEXT_INLINE Vector<T, Lanes> splat(T x) {

@@ -11,8 +11,8 @@ namespace kronext {
 
 using Shape = std::vector<int64_t>;
 
-inline Shape batch_shape(const Tensor& t, int64_t inner = 2) {
-  return Shape(t.sizes().begin(), t.sizes().begin() + (t.dim() - inner));
+inline Shape batch_shape(const TensorView& t, int64_t inner = 2) {
+  return Shape(t.sizes().begin(), t.sizes().end() - inner);
 }
 
 inline int64_t element_count(const Shape& shape) {
@@ -42,7 +42,7 @@ inline Shape with_matrix(Shape batch, int64_t rows, int64_t columns) {
 // A tensor seen as the matrices of a (broadcast) batch; `inner` trailing dimensions are not batch.
 class BatchView {
  public:
-  BatchView(const Tensor& t, Shape batch, int64_t inner = 2)
+  BatchView(const TensorView& t, Shape batch, int64_t inner = 2)
       : batch_(std::move(batch)), strides_(batch_.size(), 0) {
     const int64_t own = t.dim() - inner;
     for (int64_t d = 0; d < own; ++d) {
@@ -66,10 +66,20 @@ class BatchView {
   std::vector<int64_t> strides_;
 };
 
-// Uninitialised, on the device of another tensor.
-inline Tensor empty_on(const Tensor& where, const Shape& shape,
+// Uninitialised and dense, on the device of another tensor.
+inline Tensor empty_on(const TensorView& where, const Shape& shape,
                        torch::headeronly::ScalarType dtype) {
-  return torch::stable::empty(shape, dtype, std::nullopt, where.device());
+  using torch::stable::detail::from, torch::stable::detail::to;
+  Shape strides(shape.size());
+  int64_t stride = 1;
+  for (size_t d = shape.size(); d-- > 0; stride *= std::max<int64_t>(1, shape[d])) {
+    strides[d] = stride;
+  }
+  AtenTensorHandle result = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      int64_t(shape.size()), shape.data(), strides.data(), to<int32_t>(from(dtype)),
+      where.device_type(), where.device_index(), &result));
+  return Tensor(result);
 }
 
 inline void* address(const Tensor& t, int64_t offset) {
@@ -77,10 +87,13 @@ inline void* address(const Tensor& t, int64_t offset) {
 }
 
 // The matrix in the last two dimensions, `offset` elements in.
-inline Matrix matrix_at(const Tensor& t, Dtype dtype, int64_t offset) {
-  const int64_t d = t.dim();
-  return {address(t, offset), dtype,           t.size(d - 2),
-          t.size(d - 1),      t.stride(d - 2), t.stride(d - 1)};
+inline Matrix matrix_at(const TensorView& t, Dtype dtype, int64_t offset) {
+  return {static_cast<char*>(t.data()) + offset * bytes_of(dtype),
+          dtype,
+          t.rows(),
+          t.columns(),
+          t.row_stride(),
+          t.column_stride()};
 }
 
 }  // namespace kronext

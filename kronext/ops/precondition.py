@@ -55,17 +55,14 @@ def precondition_list(
     Source: arXiv 2406.17748, Section 2.
     """
     op = "precondition_list"
-    left_list, right_list = (
-        lib.check_list(op, "lefts", lefts, Gs),
-        lib.check_list(op, "rights", rights, Gs),
-    )
+    lib.check_list(op, "lefts", lefts, Gs)
+    lib.check_list(op, "rights", rights, Gs)
     results: list[Tensor] = [torch.Tensor()] * len(Gs)
-    for (no_left, no_right), indices in lib.group_by_side(left_list, right_list).items():
-        gradients = [Gs[i] for i in indices]
-        group_left = [] if no_left else [left_list[i] for i in indices]
-        group_right = [] if no_right else [right_list[i] for i in indices]
-        outputs = lib.call(_op_list, _check_list, gradients, group_left, group_right)
-        for i, output in zip(indices, outputs, strict=True):
+    for group in lib.group_by_side(lefts, rights, Gs):
+        outputs = lib.call(_op_list, _check_list, group.Gs, group.lefts, group.rights)
+        if len(outputs) == len(results):
+            return list(outputs)
+        for i, output in zip(group.indices, outputs, strict=True):
             results[i] = output
     return results
 
