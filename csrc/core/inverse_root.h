@@ -46,9 +46,8 @@ KRONEXT_HOST_DEVICE double damped_inverse_root(double value, double largest,
   return damped > 0 ? pow(damped, -1 / damping.root) : 0;
 }
 
-// Only the lower triangles are read. Any of `values`, `vectors` and `roots` may be null; a matrix
-// that fails gets info != 0 and the identity's results, and its neighbours are computed as if it
-// were not there.
+// Only the lower triangles are read. Any of `values`, `vectors` and `roots` may be null. Neighbours
+// of a matrix that fails (info != 0) are computed as if it were not there.
 template <class T>
 struct EighGroup {
   int64_t n;
@@ -59,7 +58,8 @@ struct EighGroup {
   T* const* vectors;         // count x (n, n) dense; column k belongs to value k
   T* const* roots;           // count x (n, n) dense, symmetric bit for bit
   const Damping* damping;    // of the roots; null if there are none
-  int32_t* info;             // count
+  int32_t* info;             // count; kNotConverged too where a result may not fit T
+  bool keep_failed;          // leave results of matrices that fail as they were; else the identity
 };
 
 }  // namespace kronext

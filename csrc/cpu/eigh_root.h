@@ -8,9 +8,14 @@
 
 namespace kronext::cpu::KRONEXT_CPU {
 
+struct RootScale {
+  Lane scale;    // root = scale * (Q g)(Q g)T
+  Lane largest;  // eigenvalue of the root, a bound of its entries
+};
+
 // g of every eigenvalue in lanes, divided by a power of two that brings the largest to [1, 2) so
-// that products neither overflow nor vanish; returns the square of that power.
-inline Lane root_gains(const Lane* values, int64_t n, const Damping& damping, Lane* gains) {
+// that products neither overflow nor vanish.
+inline RootScale root_gains(const Lane* values, int64_t n, const Damping& damping, Lane* gains) {
   Lane largest = values[0];
   for (int64_t i = 1; i < n; ++i) largest = maximum(largest, values[i]);
   // Powers of two need only square roots, which lanes have.
@@ -36,7 +41,7 @@ inline Lane root_gains(const Lane* values, int64_t n, const Damping& damping, La
   // Half the range of float32, so that the square is a float32 too.
   const LaneMask power = clamp(exponent(top), -63, 63);
   for (int64_t i = 0; i < n; ++i) gains[i] *= power_of_two(-power);
-  return power_of_two(power + power);
+  return {power_of_two(power + power), top * top};
 }
 
 template <class T, LanesHold kLanesHold>

@@ -62,6 +62,7 @@ class Solver {
   // Couplings below it end the QL iteration, relative to the largest entry. Float32 results cannot
   // show more.
   static constexpr double kTolerance = sizeof(T) == 4 ? 1e-13 : 0x1p-53;
+  static constexpr T kMost = sizeof(T) == 4 ? T(__FLT_MAX__) : T(__DBL_MAX__);
 
   void reduce(const EighGroup<T>& group, int lanes, int slot);
   void form_vectors_of(int64_t first_unit, int64_t last_unit);
@@ -192,16 +193,20 @@ void Solver<T, kLanesHold>::find_vectors(int64_t units) {
 // Undoes the scaling; what the matrices came to.
 template <class T, LanesHold kLanesHold>
 void Solver<T, kLanesHold>::finish_values(const EighGroup<T>& group) {
-  LaneMask unreduced[kEighGroups];
-  LockstepQl(n_, diagonal_, off_diagonal_, marks_, nullptr, kTolerance).unreduced(unreduced);
+  LaneMask unfinished[kEighGroups];
+  LockstepQl(n_, diagonal_, off_diagonal_, marks_, nullptr, kTolerance).unreduced(unfinished);
+  for (int lanes = 0; lanes < kEighGroups; ++lanes)
+    for (int64_t i = 0; i < n_; ++i) {
+      Lane& value = diagonal(lanes)[i];
+      value *= scaling_[lanes].scale;
+      if (group.values) unfinished[lanes] |= absolute<double>(value) > splat(double(kMost));
+    }
   for (int64_t m = 0; m < group.count; ++m) {
     const int64_t lanes = m / kEighLanes, lane = m % kEighLanes;
     group.info[m] = !scaling_[lanes].finite[lane] ? kNonFinite
-                    : unreduced[lanes][lane]      ? kNotConverged
+                    : unfinished[lanes][lane]     ? kNotConverged
                                                   : kDone;
   }
-  for (int lanes = 0; lanes < kEighGroups; ++lanes)
-    for (int64_t i = 0; i < n_; ++i) diagonal(lanes)[i] *= scaling_[lanes].scale;
 }
 
 template <class T, LanesHold kLanesHold>
@@ -237,12 +242,16 @@ void Solver<T, kLanesHold>::store_roots(const EighGroup<T>& group) {
   const int64_t padded = round_up<int64_t>(n_ + 1, P::kVector);
   T scale[kEighMatrices];
   for (int lanes = 0; lanes < ceil_divide<int64_t>(units(group) * P::kWidth, kEighLanes); ++lanes) {
-    const Lane lane_scale = root_gains(diagonal(lanes), n_, *group.damping, lane_gains_);
+    const RootScale root = root_gains(diagonal(lanes), n_, *group.damping, lane_gains_);
     for (int64_t i = n_; i < padded; ++i) lane_gains_[i] = Lane{};
     for (int64_t i = 0; i < n_; i += kEighLanes)
       P::scatter(lane_gains_ + i, lanes * kEighLanes, gains_, padded * P::kWidth, i);
-    for (int lane = 0; lane < kEighLanes; ++lane)
-      scale[lanes * kEighLanes + lane] = T(lane_scale[lane]);
+    for (int lane = 0; lane < kEighLanes; ++lane) {
+      const int m = lanes * kEighLanes + lane;
+      scale[m] = T(root.scale[lane]);
+      if (m < group.count && group.info[m] == kDone && !(root.largest[lane] <= kMost))
+        group.info[m] = kNotConverged;
+    }
   }
   for (int64_t unit = 0; unit < units(group); ++unit) {
     const Outputs to = outputs(group, group.roots, unit);
@@ -292,7 +301,7 @@ void Solver<T, kLanesHold>::solve(const EighGroup<T>& group) {
   if (group.values || group.vectors) store_values_and_vectors(group);
   if (group.roots) store_roots(group);
   for (int64_t m = 0; m < group.count; ++m) {
-    if (group.info[m] == kDone) continue;
+    if (group.info[m] == kDone || group.keep_failed) continue;
     if (group.vectors) store_identity(group.vectors[m], n_);
     if (group.roots) store_identity(group.roots[m], n_);
   }

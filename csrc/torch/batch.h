@@ -66,9 +66,9 @@ class BatchView {
   std::vector<int64_t> strides_;
 };
 
-// Uninitialised and dense, on the device of another tensor.
-inline Tensor empty_on(const TensorView& where, const Shape& shape,
-                       torch::headeronly::ScalarType dtype) {
+// Uninitialised and dense. Without the dispatcher, through which a tensor costs a microsecond more.
+inline Tensor empty_dense(const Shape& shape, torch::headeronly::ScalarType dtype,
+                          int32_t device_type, int32_t device_index) {
   using torch::stable::detail::from, torch::stable::detail::to;
   Shape strides(shape.size());
   int64_t stride = 1;
@@ -76,10 +76,19 @@ inline Tensor empty_on(const TensorView& where, const Shape& shape,
     strides[d] = stride;
   }
   AtenTensorHandle result = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      int64_t(shape.size()), shape.data(), strides.data(), to<int32_t>(from(dtype)),
-      where.device_type(), where.device_index(), &result));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(shape.size()), shape.data(),
+                                                  strides.data(), to<int32_t>(from(dtype)),
+                                                  device_type, device_index, &result));
   return Tensor(result);
+}
+
+inline Tensor empty_on(const TensorView& where, const Shape& shape,
+                       torch::headeronly::ScalarType dtype) {
+  return empty_dense(shape, dtype, where.device_type(), where.device_index());
+}
+
+inline Tensor empty_on_cpu(const Shape& shape, torch::headeronly::ScalarType dtype) {
+  return empty_dense(shape, dtype, aoti_torch_device_type_cpu(), 0);
 }
 
 inline void* address(const Tensor& t, int64_t offset) {

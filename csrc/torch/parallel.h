@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "csrc/core/job.h"
-#include "csrc/torch/check.h"
+#include "csrc/torch/batch.h"
 
 namespace kronext {
 
@@ -43,11 +43,13 @@ void run_tasks(int64_t count, int64_t workers, const Task& task) {
 class Workspace {
  public:
   explicit Workspace(int64_t bytes)
-      : storage_(torch::stable::empty({bytes}, torch::headeronly::ScalarType::Byte)) {}
-  char* at(int64_t offset) const { return static_cast<char*>(storage_.data_ptr()) + offset; }
+      : storage_(empty_on_cpu({bytes}, torch::headeronly::ScalarType::Byte)),
+        memory_(static_cast<char*>(storage_.data_ptr())) {}
+  char* at(int64_t offset) const { return memory_ + offset; }
 
  private:
   Tensor storage_;
+  char* memory_;
 };
 
 inline int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
+#include <functional>
 #include <limits>
 #include <string>
 
@@ -85,51 +85,28 @@ struct Solver {
 
   // ---- many matrices of one size in lanes ------------------------------------------------------
 
-  int64_t lane_workspace(int64_t n) const {
-    const int64_t kept =
-        keep_failed ? kernel.group_size(n) * aligned(n * n * int64_t(sizeof(T))) : 0;
-    return aligned(int64_t(kernel.workspace_bytes(n))) + kept;
-  }
-
   void solve_in_lanes(const SpectralProblem* first, int64_t count, char* workspace) const {
-    const int64_t n = first->n, root_bytes = aligned(n * n * int64_t(sizeof(T)));
-    char* kept = workspace + aligned(int64_t(kernel.workspace_bytes(n)));
     std::vector<const T*> matrices(count);
     std::vector<T*> values(count), vectors(count), roots(count);
     std::vector<int32_t> status(count);
-    const Damping sized = damping_of_size(n);
+    const Damping sized = damping_of_size(first->n);
     for (int64_t i = 0; i < count; ++i) {
       matrices[i] = static_cast<const T*>(first[i].matrix);
       values[i] = static_cast<T*>(first[i].values);
       vectors[i] = static_cast<T*>(first[i].vectors);
-      roots[i] = keep_failed ? reinterpret_cast<T*>(kept + i * root_bytes)
-                             : static_cast<T*>(first[i].root);
+      roots[i] = static_cast<T*>(first[i].root);
     }
-    kernel.run({n, count, matrices.data(), n, first->values ? values.data() : nullptr,
+    kernel.run({first->n, count, matrices.data(), first->n, first->values ? values.data() : nullptr,
                 first->vectors ? vectors.data() : nullptr, first->root ? roots.data() : nullptr,
-                &sized, status.data()},
+                &sized, status.data(), keep_failed},
                workspace);
     for (int64_t i = 0; i < count; ++i) {
-      // LAPACK also decides about results that seem not to fit the type.
-      if (status[i] == kNotConverged || (status[i] == kDone && !fits(first[i], roots[i]))) {
+      if (status[i] == kNotConverged) {
         solve_with_lapack(first[i]);
-        continue;
+      } else {
+        info[first[i].info] = status[i];
       }
-      info[first[i].info] = status[i];
-      if (keep_failed && status[i] == kDone)
-        std::memcpy(first[i].root, roots[i], n * n * sizeof(T));
     }
-  }
-
-  // Whether the results of the lanes are finite: the largest entries of a positive semi-definite
-  // root are on its diagonal, the largest eigenvalues at the ends.
-  static bool fits(const SpectralProblem& p, const T* root) {
-    const T* values = static_cast<const T*>(p.values);
-    if (values && !(std::isfinite(values[0]) && std::isfinite(values[p.n - 1]))) return false;
-    for (int64_t i = 0; p.root && i < p.n; ++i) {
-      if (!std::isfinite(root[i * p.n + i])) return false;
-    }
-    return true;
   }
 
   // ---- one matrix by LAPACK in float64 ---------------------------------------------------------
@@ -235,6 +212,7 @@ void for_each_size(const std::vector<SpectralProblem>& problems, const F& f) {
 template <class T>
 void solve_from_bases(const Solver<T>& solver, std::vector<SpectralProblem>& problems,
                       const Damping* damping) {
+  if (std::ranges::none_of(problems, &SpectralProblem::basis)) return;
   std::vector<SpectralProblem> rest;
   for_each_size(problems, [&](int64_t begin, int64_t end) {
     const bool warm = prefers_basis(problems[begin].n, end - begin, damping);
@@ -251,8 +229,9 @@ template <class T>
 void solve_spectral(std::vector<SpectralProblem>& problems, const Damping* damping,
                     bool keep_failed, int32_t* info) {
   const Solver<T> solver{damping, keep_failed, info};
-  std::stable_sort(problems.begin(), problems.end(),
-                   [](const auto& a, const auto& b) { return a.n > b.n; });
+  if (!std::ranges::is_sorted(problems, std::greater{}, &SpectralProblem::n)) {
+    std::ranges::stable_sort(problems, std::greater{}, &SpectralProblem::n);
+  }
   solve_from_bases(solver, problems, damping);
   std::vector<Task> tasks;
   int64_t workspace_bytes = 0;
@@ -267,7 +246,10 @@ void solve_spectral(std::vector<SpectralProblem>& problems, const Damping* dampi
     const int64_t step = lanes ? lane_step(solver.kernel.group_size(n), end - begin) : 1;
     for (int64_t i = begin; i < end; i += step)
       tasks.push_back({i, std::min(step, end - i), lanes});
-    if (lanes) workspace_bytes = std::max(workspace_bytes, solver.lane_workspace(n));
+    if (lanes) {
+      workspace_bytes =
+          std::max(workspace_bytes, aligned(int64_t(solver.kernel.workspace_bytes(n))));
+    }
     work += 10.0 * double(n) * double(n) * double(n) * double(end - begin);
   });
   const int64_t workers = worker_count(int64_t(tasks.size()), work);

@@ -258,7 +258,7 @@ class WarmStart {
         vectors.push_back(q + blocks[k].first * block_size());
       }
       eigh.run({blocks[begin].size, end - begin, matrices.data(), n_, nullptr, vectors.data(),
-                nullptr, nullptr, info.data() + begin},
+                nullptr, nullptr, info.data() + begin, false},
                space.at(worker * workspace_bytes));
     });
     return std::all_of(info.begin(), info.end(), [](int32_t i) { return i == kDone; });
