@@ -4,7 +4,7 @@
 // mirror image.
 #pragma once
 
-#include "csrc/cpu/eigh_panels.h"
+#include "csrc/cpu/eigh_output.h"
 
 namespace kronext::cpu::KRONEXT_CPU {
 
@@ -29,24 +29,24 @@ inline RootScale root_gains(const Lane* values, int64_t n, const Damping& dampin
     Lane gain = damped_eigenvalue(values[i], largest, damping);
     if (power_of_two_root) {
       Lane power = gain;
-      for (int k = 0; k <= square_roots; ++k) power = square_root(power);
-      gain = gain > 0 ? 1.0 / power : Lane{};
+      for (int k = 0; k < square_roots; ++k) power *= reciprocal_square_root(power);
+      gain = gain > 0 ? reciprocal_square_root(power) : Lane{};
     } else {
-      for (int lane = 0; lane < kEighLanes; ++lane)
+      for (int lane = 0; lane < kValueLanes; ++lane)
         gain[lane] = gain[lane] > 0 ? pow(gain[lane], -0.5 / damping.root) : 0;
     }
     gains[i] = gain;
     top = maximum(top, gain);
   }
   // Half the range of float32, so that the square is a float32 too.
-  const LaneMask power = clamp(exponent(top), -63, 63);
-  for (int64_t i = 0; i < n; ++i) gains[i] *= power_of_two(-power);
-  return {power_of_two(power + power), top * top};
+  const LaneMask power = clamp<double>(exponent<double>(top), -63, 63);
+  for (int64_t i = 0; i < n; ++i) gains[i] *= power_of_two<double>(-power);
+  return {power_of_two<double>(power + power), top * top};
 }
 
-template <class T, LanesHold kLanesHold>
-void scale_columns(const Panels<T, kLanesHold>& panels, T* vectors, const T* gains) {
-  using P = Panels<T, kLanesHold>;
+template <class P>
+void scale_columns(const P& panels, typename P::Value* vectors, const typename P::Value* gains) {
+  using T = typename P::Value;
   for (int64_t p = 0; p < panels.count; ++p) {
     auto* x = reinterpret_cast<Vector<T>*>(panels.panel(vectors, p));
     for (int64_t k = 0; k < panels.n; ++k) {
@@ -74,9 +74,9 @@ KRONEXT_INLINE void multiply_rows(const T* x, int64_t x_stride, const T* y, int6
 }
 
 // One matrix a unit: the tiles of X that reach the upper triangle, to `out`, (n, n) dense.
-template <class T>
-void multiply_upper(const Panels<T, LanesHold::kRows>& panels, const T* vectors, T* out) {
-  using P = Panels<T, LanesHold::kRows>;
+template <class T, class D>
+void multiply_upper(const Panels<T, D, LanesHold::kRows>& panels, const T* vectors, T* out) {
+  using P = Panels<T, D, LanesHold::kRows>;
   constexpr int kRows = minimum(P::kVector, kVectorRegisters / 4);
   const int64_t n = panels.n;
   for (int64_t p = 0; p < panels.count; ++p)
@@ -129,9 +129,9 @@ void scale_and_mirror(T* out, int64_t n, T scale) {
 }
 
 // kLanes<T> matrices a unit: X to `out`, n x n vectors.
-template <class T>
-void multiply_lanes(const Panels<T, LanesHold::kMatrices>& panels, const T* vectors, T* out) {
-  using P = Panels<T, LanesHold::kMatrices>;
+template <class T, class D>
+void multiply_lanes(const Panels<T, D, LanesHold::kMatrices>& panels, const T* vectors, T* out) {
+  using P = Panels<T, D, LanesHold::kMatrices>;
   const int64_t n = panels.n;
   for (int64_t p = 0; p < panels.count; ++p)
     for (int64_t q = 0; q <= p; ++q)

@@ -49,10 +49,13 @@ class BatchView {
       const size_t target = batch_.size() - own + d;
       strides_[target] = t.size(d) == 1 ? 0 : t.stride(d);
     }
+    even_ = true;
+    for (size_t d = 1; d < batch_.size(); ++d) even_ &= strides_[d - 1] == strides_[d] * batch_[d];
   }
 
   // Elements between the tensor's start and batch entry `index`.
   int64_t offset(int64_t index) const {
+    if (even_) return batch_.empty() ? 0 : index * strides_.back();
     int64_t result = 0;
     for (size_t d = batch_.size(); d-- > 0;) {
       result += index % batch_[d] * strides_[d];
@@ -64,6 +67,7 @@ class BatchView {
  private:
   Shape batch_;
   std::vector<int64_t> strides_;
+  bool even_;  // entries are equally far apart
 };
 
 // Uninitialised and dense. Without the dispatcher, through which a tensor costs a microsecond more.

@@ -6,15 +6,20 @@
 
 #include <cmath>
 #include <optional>
+#include <string>
 #include <tuple>
 
 #include "csrc/torch/batch.h"
 
 namespace kronext {
 
+// What float32 matrices are computed in; a device may do better than it is asked for.
+enum class Precision { kMixed, kFloat32 };
+
 // What a call asks for; the matrices of a batch or of a ragged list.
 struct Request {
   const char* op;
+  Precision precision;
   std::optional<Damping> damping;  // none: eigenvalues and eigenvectors only
   bool keep_failed;  // roots of matrices that fail keep their old value; else they are the identity
 };
@@ -48,6 +53,12 @@ inline Damping checked_damping(const char* op, double root, double eps, double r
   check(finite_at_least_zero(relative_eps), op,
         "relative_eps must be at least 0 (got relative_eps=", relative_eps, ")");
   return {root, eps, relative_eps, 0};
+}
+
+inline Precision checked_precision(const char* op, const std::string& name) {
+  check(name == "mixed" || name == "float32", op,
+        "precision must be 'mixed' or 'float32' (got precision=", name, ")");
+  return name == "mixed" ? Precision::kMixed : Precision::kFloat32;
 }
 
 // One matrix; pointers to dense row-major memory, null for what is not wanted.
@@ -153,8 +164,9 @@ using Triple = std::tuple<Tensor, Tensor, Tensor>;
 using Quadruple = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 template <Solve solve_matrices>
-Triple eigh(const Tensor& a, const std::optional<Tensor>& basis) {
-  Collector collector({"eigh", std::nullopt, false});
+Triple eigh(const Tensor& a, const std::string& precision, const std::optional<Tensor>& basis) {
+  const char* op = "eigh";
+  Collector collector({op, checked_precision(op, precision), std::nullopt, false});
   collector.check_input(a, basis);
   const Tensor values = like(a, 1), vectors = like(a, 2);
   collector.add(a, basis, {values, vectors, std::nullopt});
@@ -163,9 +175,10 @@ Triple eigh(const Tensor& a, const std::optional<Tensor>& basis) {
 
 template <Solve solve_matrices>
 Quadruple inverse_root(const Tensor& a, double root, double eps, double relative_eps,
-                       const std::optional<Tensor>& basis) {
+                       const std::string& precision, const std::optional<Tensor>& basis) {
   const char* op = "inverse_root";
-  Collector collector({op, checked_damping(op, root, eps, relative_eps), false});
+  Collector collector(
+      {op, checked_precision(op, precision), checked_damping(op, root, eps, relative_eps), false});
   collector.check_input(a, basis);
   const Tensor values = like(a, 1), vectors = like(a, 2), roots = like(a, 2);
   collector.add(a, basis, {values, vectors, roots});
@@ -186,9 +199,10 @@ inline void check_length(const char* op, const char* name, const std::vector<Ten
 template <Solve solve_matrices>
 std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>, Tensor> inverse_root_list(
     const std::vector<Tensor>& as, double root, double eps, double relative_eps,
-    const std::vector<Tensor>& bases) {
+    const std::string& precision, const std::vector<Tensor>& bases) {
   const char* op = "inverse_root_list";
-  Collector collector({op, checked_damping(op, root, eps, relative_eps), false});
+  Collector collector(
+      {op, checked_precision(op, precision), checked_damping(op, root, eps, relative_eps), false});
   check_length(op, "bases", bases, as.size());
   for (size_t i = 0; i < as.size(); ++i) collector.check_input(as[i], entry(bases, i));
   std::vector<Tensor> roots, vectors, values;
@@ -214,9 +228,11 @@ inline void check_out(const char* op, const TensorView& out, const TensorView& a
 
 template <Solve solve_matrices>
 Tensor inverse_root_(const Tensor& out, const Tensor& a, double root, double eps,
-                     double relative_eps, const std::optional<Tensor>& basis) {
+                     double relative_eps, const std::string& precision,
+                     const std::optional<Tensor>& basis) {
   const char* op = "inverse_root_";
-  Collector collector({op, checked_damping(op, root, eps, relative_eps), true});
+  Collector collector(
+      {op, checked_precision(op, precision), checked_damping(op, root, eps, relative_eps), true});
   collector.check_input(a, basis);
   check_out(op, out, a);
   collector.add(a, basis, {std::nullopt, std::nullopt, out});
@@ -226,9 +242,10 @@ Tensor inverse_root_(const Tensor& out, const Tensor& a, double root, double eps
 template <Solve solve_matrices>
 Tensor inverse_root_list_(const std::vector<Tensor>& outs, const std::vector<Tensor>& as,
                           double root, double eps, double relative_eps,
-                          const std::vector<Tensor>& bases) {
+                          const std::string& precision, const std::vector<Tensor>& bases) {
   const char* op = "inverse_root_list_";
-  Collector collector({op, checked_damping(op, root, eps, relative_eps), true});
+  Collector collector(
+      {op, checked_precision(op, precision), checked_damping(op, root, eps, relative_eps), true});
   check(outs.size() == as.size(), op, "outs must be as long as As (got len(outs)=", outs.size(),
         ", len(As)=", as.size(), ")");
   check_length(op, "bases", bases, as.size());

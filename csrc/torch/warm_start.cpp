@@ -230,8 +230,8 @@ class WarmStart {
   bool find_vectors(std::vector<Block> blocks, float* q) const {
     std::stable_sort(blocks.begin(), blocks.end(),
                      [](const Block& a, const Block& b) { return a.size > b.size; });
-    const auto& eigh = cpu::kernels().eigh_single;
-    const int64_t group = std::max<int64_t>(1, eigh.group_size(block_size()) / 4);
+    const auto& eigh = cpu::kernels().eigh_mixed;
+    const int64_t group = std::max<int64_t>(1, eigh.group_size / 4);
     std::vector<std::pair<int64_t, int64_t>> tasks;  // runs of blocks of one size
     const int64_t total = int64_t(blocks.size());
     for (int64_t begin = 0, end; begin < total; begin = end) {
