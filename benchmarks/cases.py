@@ -12,6 +12,7 @@ from torch import Tensor
 from benchmarks import shapes
 from benchmarks.runner import Case
 from kronext import ops, reference
+from kronext.ops.inverse_root import Precision
 
 # Inputs beyond the last-level cache are rotated through; one set is enough once it is that large.
 _ROTATED_BYTES = 64e6
@@ -85,7 +86,7 @@ def _outer_lists() -> Iterator[Case]:
 
 def inverse_root() -> Iterator[Case]:
     """`A^(-1/4)` of a batch against `torch.linalg.eigh` (float32, float64) plus product."""
-    for n, precision in itertools.product(shapes.ROOT_SIZES, get_args(ops.Precision)):
+    for n, precision in itertools.product(shapes.ROOT_SIZES, get_args(Precision)):
         batch = max(32 if n <= 256 else 4, min(512, int(4e6 / n**2.5)))
         X = _normal(batch, n, 2 * n)
         A = X @ X.mT / n
