@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -10,6 +12,7 @@ from torch import Tensor
 from benchmarks import shapes
 from benchmarks.runner import Case
 from kronext import ops, reference
+from kronext.ops.inverse_root import Precision
 
 # Inputs beyond the last-level cache are rotated through; one set is enough once it is that large.
 _ROTATED_BYTES = 64e6
@@ -83,14 +86,14 @@ def _outer_lists() -> Iterator[Case]:
 
 def inverse_root() -> Iterator[Case]:
     """`A^(-1/4)` of a batch against `torch.linalg.eigh` (float32, float64) plus product."""
-    for n in shapes.ROOT_SIZES:
-        batch = max(4, min(512, int(4e6 / n**2.5)))
+    for n, precision in itertools.product(shapes.ROOT_SIZES, get_args(Precision)):
+        batch = max(32 if n <= 256 else 4, min(512, int(4e6 / n**2.5)))
         X = _normal(batch, n, 2 * n)
         A = X @ X.mT / n
         out = torch.empty_like(A)
 
-        def ours(_: int, A=A, out=out) -> None:
-            ops.inverse_root_(out, A, 4, eps=1e-6)
+        def ours(_: int, A=A, out=out, precision=precision) -> None:
+            ops.inverse_root_(out, A, 4, eps=1e-6, precision=precision)
 
         def by_eigh(dtype: torch.dtype, A=A) -> Callable[[int], Tensor]:
             def call(_: int) -> Tensor:
@@ -100,13 +103,14 @@ def inverse_root() -> Iterator[Case]:
 
             return call
 
-        def error(A=A) -> float:
-            result = ops.inverse_root(A[:4], 4, eps=1e-6).root
+        def error(A=A, precision=precision) -> float:
+            result = ops.inverse_root(A[:4], 4, eps=1e-6, precision=precision).root
             return _error(result, reference.inverse_root(A[:4], 4, eps=1e-6))
 
         rivals = {"eigh float32": by_eigh(torch.float32), "eigh float64": by_eigh(torch.float64)}
         # Tridiagonalisation, vectors and the product, whatever the method: about 9 n^3.
-        yield Case("inverse_root_", f"{batch} of {n}", ours, rivals, batch * 9.0 * n**3, error)
+        label = f"{batch} of {n} {precision}"
+        yield Case("inverse_root_", label, ours, rivals, batch * 9.0 * n**3, error)
 
 
 def precondition() -> Iterator[Case]:
@@ -122,9 +126,8 @@ def precondition() -> Iterator[Case]:
         def ours(_: int, G=G, L=L, R=R) -> None:
             ops.precondition_list(G, L, R)
 
-        def products(_: int, G=G, L=L, R=R) -> None:
-            for g, left, right in zip(G, L, R, strict=True):
-                left @ g @ right
+        def products(_: int, G=G, L=L, R=R) -> list[Tensor]:
+            return [left @ g @ right for g, left, right in zip(G, L, R, strict=True)]
 
         def error(G=G, L=L, R=R) -> float:
             return _error(
