@@ -15,7 +15,7 @@ from kronext.optim import checkpoint
 from kronext.optim.blocks import paired
 from kronext.optim.engine import KroneckerPreconditioner
 from kronext.optim.grafting import rescale_
-from kronext.optim.lists import buckets, may_hold, narrowed, norms
+from kronext.optim.lists import buckets, may_hold, narrowed, norms, screen
 from kronext.optim.options import PreconditionerOptions, check_choice, check_number
 from kronext.optim.report import Report
 
@@ -186,12 +186,7 @@ class Preconditioned(Optimizer):
             )
             for bucket in grouped
         ]
-        # The base gets its own gradient unless the engine found it unusable.
-        fed = [
-            parameter.grad if use is gradient else use
-            for parameter, gradient, use in zip(params, objective, usable, strict=True)
-        ]
-        with self._gradients_set(fed):
+        with self._gradients_set(self._usable_own(objective, usable)):
             self.base.step()
         members = self.engine.members
         for bucket, starts in zip(grouped, decayed, strict=True):
@@ -235,6 +230,24 @@ class Preconditioned(Optimizer):
             for (index, _, _), gradient in zip(chosen, changed, strict=True):
                 gradients[index] = gradient
         return gradients
+
+    def _usable_own(
+        self, objective: Sequence[Tensor | None], usable: Sequence[Tensor | None]
+    ) -> list[Tensor | None]:
+        """Return the base's own gradients, without those that the engine found unusable."""
+        fed = list(usable)
+        unscreened: list[Tensor | None] = [None] * len(fed)
+        rows = zip(self.engine.params, objective, usable, strict=True)
+        for index, (parameter, gradient, use) in enumerate(rows):
+            if use is None or gradient is parameter.grad:
+                continue
+            # The engine's has the sign and the penalty that the base takes in by itself.
+            if use is gradient:
+                fed[index] = parameter.grad
+            else:
+                unscreened[index] = parameter.grad
+        screened = screen(unscreened).gradients
+        return [use if own is None else own for own, use in zip(screened, fed, strict=True)]
 
     def _average(
         self, gradients: Sequence[Tensor | None], group_of: Sequence[int]

@@ -107,6 +107,6 @@ def test_the_host_reads_nothing_where_that_would_wait(
     """The path of accelerators, on the CPU."""
     monkeypatch.setattr(lists, "host_reads_for_free", lambda device: False)
     calls = calls_of_a_step(make, 3, torch.float32, 1024)
-    assert calls["aten.nan_to_num_.default"] == 1, "this is not the path of accelerators"
+    assert calls["aten.nan_to_num_.default"] >= 1, "this is not the path of accelerators"
     assert calls["aten._local_scalar_dense.default"] == 0
     assert calls == calls_of_a_step(make, 50, torch.float32, 1024)
