@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -160,7 +160,7 @@ class KroneckerPreconditioner:
         self._raise_if(self._gradients_skipped, "gradients must be finite", "not finite")
 
         plan = self._plan_for(screened.gradients)
-        for member in plan.active:
+        for member in plan.members:
             member.step += 1
         refreshed = 0
         for bucket in plan.buckets:
@@ -196,38 +196,46 @@ class KroneckerPreconditioner:
             ValueError: a tensor is sparse or of the wrong shape.
         """
         self._check("tensor", tensors)
-        directions = self.precondition_blocks(tensors)
-        turned = [index for index, blocks in enumerate(directions) if blocks is not None]
-        members = [self._members[index] for index in turned]
-        lists = [blocks for blocks in directions if blocks is not None]
+        given = [(index, tensor) for index, tensor in enumerate(tensors) if tensor is not None]
+        indices = [index for index, _ in given]
+        directions = self.precondition_blocks(indices, [tensor for _, tensor in given])
+        turned = [k for k, blocks in enumerate(directions) if blocks is not None]
+        members = [self._members[indices[k]] for k in turned]
+        wholes = assembled(members, [blocks for blocks in directions if blocks is not None])
         result = list(tensors)
-        for index, whole in zip(turned, assembled(members, lists), strict=True):
-            result[index] = whole
+        for k, whole in zip(turned, wholes, strict=True):
+            result[indices[k]] = whole
         return result
 
-    def precondition_blocks(self, tensors: Sequence[Tensor | None]) -> list[list[Tensor] | None]:
+    def precondition_blocks(
+        self, indices: Sequence[int], tensors: Sequence[Tensor]
+    ) -> list[list[Tensor] | None]:
         """Return what `precondition` does, each direction as the list of its blocks.
 
-        None stands for a parameter without a tensor, one that passes through, or one without roots.
+        Args:
+            indices: places of parameters.
+            tensors: one for each of them.
+
+        Returns:
+            None where a parameter passes through, or has no roots yet.
         """
-        result: list[list[Tensor] | None] = [None] * len(tensors)
-        ready: list[int] = []
-        keys: list[Hashable] = []
-        for index, (member, tensor) in enumerate(zip(self._members, tensors, strict=True)):
-            if tensor is not None and member.left_root:
-                ready += [index]
-                keys += [(tensor.device, tensor.dtype, member.left_root[0].dtype)]
-        for bucket in buckets(ready, keys):
-            members = [self._members[index] for index in bucket]
+        members = [self._members[index] for index in indices]
+        result: list[list[Tensor] | None] = [None] * len(members)
+        ready = [k for k, member in enumerate(members) if member.left_root]
+        kinds = [
+            (tensors[k].device, tensors[k].dtype, members[k].left_root[0].dtype) for k in ready
+        ]
+        for bucket in buckets(ready, kinds):
+            turned = [members[k] for k in bucket]
             products = ops.precondition_list(
-                blocks_of(members, [tensor for i in bucket if (tensor := tensors[i]) is not None]),
-                [root for member in members for root in member.left_root],
-                [root for member in members for root in member.right_root],
+                blocks_of(turned, [tensors[k] for k in bucket]),
+                [root for member in turned for root in member.left_root],
+                [root for member in turned for root in member.right_root],
             )
             start = 0
-            for index, member in zip(bucket, members, strict=True):
+            for k, member in zip(bucket, turned, strict=True):
                 stop = start + len(member.left_root)
-                result[index] = products[start:stop]
+                result[k] = products[start:stop]
                 start = stop
         return result
 
@@ -291,6 +299,11 @@ class KroneckerPreconditioner:
                     f"{tuple(member.shape)} (got parameter {tuple(member.parameter.shape)}, "
                     f"{name} {tuple(tensor.shape)})"
                 )
+
+    @property
+    def plan(self) -> Plan:
+        """Who took part in the last `update`, the same object while that stays the same."""
+        return self._plan
 
     def _plan_for(self, gradients: Sequence[Tensor | None]) -> Plan:
         kinds = kinds_of(self._params, gradients)

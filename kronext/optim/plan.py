@@ -35,7 +35,8 @@ class Plan:
 
     Attributes:
         kinds: what the plan was made for, see `kinds_of`.
-        active: the parameters with a gradient.
+        active: the places of parameters with a gradient.
+        members: these parameters.
         buckets: those of them that are preconditioned.
         passed_through: how many are not.
         blocks: how many blocks there are.
@@ -43,15 +44,15 @@ class Plan:
 
     def __init__(self, kinds: list[Hashable], members: Sequence[BlockedParameter]) -> None:
         self.kinds = kinds
-        places = [index for index, kind in enumerate(kinds) if kind is not None]
-        blocked = [index for index in places if members[index].options is not None]
-        self.active = [members[index] for index in places]
+        self.active = [index for index, kind in enumerate(kinds) if kind is not None]
+        self.members = [members[index] for index in self.active]
+        blocked = [index for index in self.active if members[index].options is not None]
         self.buckets: list[Bucket] = []
         for indices in buckets(blocked, [(kinds[i], id(members[i].options)) for i in blocked]):
             options = members[indices[0]].options
             assert options is not None
             self.buckets.append(Bucket(indices, [members[i] for i in indices], options))
-        self.passed_through = len(places) - len(blocked)
+        self.passed_through = len(self.active) - len(blocked)
         self.blocks = sum(len(members[index].block_shapes) for index in blocked)
 
 

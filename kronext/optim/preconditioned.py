@@ -174,11 +174,11 @@ class Preconditioned(Optimizer):
         objective = self._objective_gradients()
         usable = self.engine.update(objective)
         averages = self._average(usable, group_of)
-        directions = self.engine.precondition_blocks(averages)
-        turned = [index for index, blocks in enumerate(directions) if blocks is not None]
-        grouped = buckets(
-            turned, [(group_of[i], params[i].device, params[i].dtype) for i in turned]
-        )
+        given = [index for index, average in enumerate(averages) if average is not None]
+        lists = self.engine.precondition_blocks(given, [a for a in averages if a is not None])
+        directions = {i: blocks for i, blocks in zip(given, lists, strict=True) if blocks}
+        kinds = [(group_of[i], params[i].device, params[i].dtype) for i in directions]
+        grouped = buckets(list(directions), kinds)
         decayed = [
             torch._foreach_mul(
                 [params[index] for index in bucket],
@@ -193,7 +193,7 @@ class Preconditioned(Optimizer):
             moved = [params[index] for index in bucket]
             targets, ahead, counts = paired(
                 [members[index] for index in bucket],
-                [blocks for index in bucket if (blocks := directions[index]) is not None],
+                [directions[index] for index in bucket],
             )
             torch._foreach_sub_(moved, starts)
             is_zero = rescale_(ahead, -norms(moved), counts)

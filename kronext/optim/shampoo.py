@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -30,7 +30,7 @@ from kronext.optim.options import (
     check_number,
     running_average_weights,
 )
-from kronext.optim.plan import kinds_of
+from kronext.optim.plan import Plan
 from kronext.optim.report import Report
 
 ShampooGraft = Literal["adam", "adagrad", "rmsprop", "sgd", "grad"]
@@ -141,40 +141,39 @@ class Shampoo(Optimizer):
                 loss = closure()
         gradients = self.engine.update()
         counts = self.engine.steps
-        batches = self._batches_for(gradients, counts)
-        averages: list[Tensor | None] = [None] * len(gradients)
+        kept = self._batches_for(self.engine.plan, counts)
+        averages: list[Tensor] = []
         steps: list[list[Tensor]] = []
-        for batch in batches:
+        for batch in kept.batches:
             of_batch = [g for index in batch.indices if (g := gradients[index]) is not None]
             means, unit_steps = self._unit_steps(batch, widened(of_batch), counts[batch.indices[0]])
-            for index, mean in zip(batch.indices, means, strict=True):
-                averages[index] = mean
+            averages += means
             steps.append(unit_steps)
-        directions = self.engine.precondition_blocks(averages)
-        for batch, unit_steps in zip(batches, steps, strict=True):
-            means = [m for index in batch.indices if (m := averages[index]) is not None]
-            self._walk(batch, means, unit_steps, [directions[index] for index in batch.indices])
+        directions = self.engine.precondition_blocks(kept.indices, averages)
+        start = 0
+        for batch, unit_steps in zip(kept.batches, steps, strict=True):
+            stop = start + len(batch.indices)
+            self._walk(batch, averages[start:stop], unit_steps, directions[start:stop])
+            start = stop
         return loss
 
-    def _batches_for(
-        self, gradients: Sequence[Tensor | None], counts: Sequence[int]
-    ) -> list[_Batch]:
+    def _batches_for(self, plan: Plan, counts: Sequence[int]) -> _Kept:
         """Return the parameters to move, in batches that share scalars, device and dtype.
 
         They are kept for as long as the same parameters get gradients.
         """
-        members = self.engine.members
-        kinds = kinds_of(self.engine.params, gradients)
-        active = [index for index, kind in enumerate(kinds) if kind is not None]
+        active = plan.active
         ahead = [counts[index] - counts[active[0]] for index in active]
         kept = self._kept
         if (
             kept is not None
-            and (kept.kinds, kept.ahead) == (kinds, ahead)
+            and kept.plan is plan
+            and kept.ahead == ahead
             and kept.state is self.state
             and kept.state_size == len(self.state)
         ):
-            return kept.batches
+            return kept
+        members = self.engine.members
         group_of = [k for k, group in enumerate(self.param_groups) for _ in group["params"]]
         batches = [
             _Batch(
@@ -184,10 +183,13 @@ class Shampoo(Optimizer):
                 params=[members[index].parameter for index in indices],
                 states=[self.state[members[index].parameter] for index in indices],
             )
-            for indices in buckets(active, [(group_of[i], kinds[i], counts[i]) for i in active])
+            for indices in buckets(
+                active, [(group_of[i], plan.kinds[i], counts[i]) for i in active]
+            )
         ]
-        self._kept = _Kept(kinds, ahead, self.state, len(self.state), batches)
-        return batches
+        indices = [index for batch in batches for index in batch.indices]
+        self._kept = _Kept(plan, ahead, self.state, len(self.state), batches, indices)
+        return self._kept
 
     def _unit_steps(
         self, batch: _Batch, gradients: list[Tensor], count: int
@@ -352,13 +354,14 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Kept:
-    """Batches, and what they were made for."""
+    """Batches, and what they were made for; `indices` are those of all batches in turn."""
 
-    kinds: list[Hashable]
+    plan: Plan
     ahead: list[int]
     state: Mapping[Tensor, Any]
     state_size: int
     batches: list[_Batch]
+    indices: list[int]
 
 
 def _check_group(group: dict[str, Any]) -> None:
