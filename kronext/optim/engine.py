@@ -126,10 +126,6 @@ class KroneckerPreconditioner:
         """How many gradients of each parameter came in so far."""
         return [member.step for member in self._members]
 
-    def preconditions(self, index: int) -> bool:
-        """Return whether parameter `index` has factors, or will have with its first gradient."""
-        return self._members[index].options is not None
-
     @torch.no_grad()
     def update(self, gradients: Sequence[Tensor | None] | None = None) -> list[Tensor | None]:
         """Fold one gradient per parameter into the factors and refresh the roots that are due.

@@ -208,6 +208,7 @@ class Preconditioned(Optimizer):
     def _objective_gradients(self) -> list[Tensor | None]:
         """Return the gradients of what the base minimises: sign and L2 penalty taken in."""
         gradients = [parameter.grad for parameter in self.engine.params]
+        members = self.engine.members
         start = 0
         for group in self.param_groups:
             indices = range(start, start + len(group["params"]))
@@ -218,7 +219,7 @@ class Preconditioned(Optimizer):
             chosen = [
                 (index, gradient, parameter)
                 for index, parameter in zip(indices, group["params"], strict=True)
-                if self.engine.preconditions(index)
+                if members[index].options is not None
                 and (gradient := gradients[index]) is not None
                 and gradient.layout == torch.strided
             ]
