@@ -111,7 +111,7 @@ class Result:
         """The case on one line of a report."""
         ratios = "".join(f" | {rival.ratio:5.2f}x {name}" for name, rival in self.rivals.items())
         return (
-            f"{self.op:<20} | {self.label:<26} | {self.dtype:<8} | {self.microseconds:>10.1f} us | "
+            f"{self.op:<20} | {self.label:<34} | {self.dtype:<8} | {self.microseconds:>10.1f} us | "
             f"{self.gigaflops:>6.1f} GFLOP/s | {self.gigabytes:>5.1f} GB/s | "
             f"{self.part_of_limit:>4.0%} of {self.limit:<6} | error {self.error:.1e}{ratios}"
         )
