@@ -69,7 +69,7 @@ test: $(VENV)/.kernel-tools
 
 .PHONY: sanitize kernels-check
 sanitize: build  ## the emulated CUDA kernels under ASan and TSan, and mutants of them
-	$(BIN)/python -m pytest tests/emulator -m sanitize
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/emulator -m sanitize --numprocesses auto
 
 kernels-check: build $(VENV)/.kernel-tools  ## compile the CUDA kernels, hold their code to rules, write docs/kernels.md
 	$(BIN)/python tests/kernels/kernel_check.py

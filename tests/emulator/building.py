@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
-TREE = ROOT / "build" / "emulator"
+# Of its own for each worker of pytest-xdist: the mutants of two would meet in one.
+TREE = ROOT / "build" / os.environ.get("PYTEST_XDIST_WORKER", "") / "emulator"
 FOLDER = TREE / "tests" / "emulator"  # programs and modules
 
 

@@ -1,13 +1,16 @@
-// A test of an op's kernels without Python, for sanitizers and mutants: <op>_check.cpp holds it.
+// A test of kernels without Python, for sanitizers and mutants: <op>_check.cpp holds it.
 #pragma once
+
+#include <functional>
+#include <string>
 
 namespace kronext::emulator {
 
 struct Check {
-  const char* name;  // as program.cpp takes it
-  int (*run)();      // says what is wrong, and returns how much
+  std::string name;          // as program.cpp takes it
+  std::function<int()> run;  // says what is wrong, and returns how much
 
-  Check(const char* name, int (*run)());
+  Check(std::string name, std::function<int()> run);
 };
 
 }  // namespace kronext::emulator

@@ -1,13 +1,11 @@
-// The emulated kernels in a program of their own, for ASan, TSan and mutants:
-//   bug NAME       one kernel of bugs.cu
+// The main function of a check's program:
 //   NAME [SEED]    one check (<op>_check.cpp), in forward order or in a random one
 // Exit status 1: a result is wrong.
 #include <cstdio>
 #include <cstdlib>
-#include <string>
+#include <utility>
 #include <vector>
 
-#include "tests/emulator/bugs.h"
 #include "tests/emulator/check.h"
 #include "tests/emulator/runtime/emulator.h"
 
@@ -19,20 +17,19 @@ static std::vector<const Check*>& checks() {
   return all;
 }
 
-Check::Check(const char* name, int (*run)()) : name(name), run(run) { checks().push_back(this); }
+Check::Check(std::string name, std::function<int()> run)
+    : name(std::move(name)), run(std::move(run)) {
+  checks().push_back(this);
+}
 
-static int run(const std::string& what, const char* argument) {
-  if (what == "bug" && argument) {
-    run_bug(argument);
-    return 0;
-  }
+static int run(const std::string& what, const char* seed) {
   for (const Check* check : checks()) {
     if (what != check->name) continue;
-    if (argument) schedule() = {Order::kRandom, std::strtoull(argument, nullptr, 10)};
+    if (seed) schedule() = {Order::kRandom, std::strtoull(seed, nullptr, 10)};
     return check->run() != 0;
   }
-  std::fprintf(stderr, "what to run: bug NAME, or one of these with an optional seed:");
-  for (const Check* check : checks()) std::fprintf(stderr, " %s", check->name);
+  std::fprintf(stderr, "what to run: one of these with an optional seed:");
+  for (const Check* check : checks()) std::fprintf(stderr, " %s", check->name.c_str());
   std::fprintf(stderr, "\n");
   return 2;
 }

@@ -50,16 +50,16 @@ def test_one_check_catches(
 ) -> None:
     check, edits = mutant
     install(tree)
-    assert program("emulator_mutant", check).returncode == 0
+    assert program(f"{op.CHECK}_mutant", check).returncode == 0
     install(tree, edits)
-    assert program("emulator_mutant", check).returncode == 1
+    assert program(f"{op.CHECK}_mutant", check).returncode == 1
 
 
 @pytest.mark.sanitize
 @pytest.mark.parametrize(("op", "mutant"), mutants_of("CAUGHT_BY_VALUES"))
 def test_values_catch(op: ModuleType, mutant: Mutant, tree: Path, program: Program) -> None:
     install(tree, mutant)
-    runs = (program("emulator_mutant", op.CHECK, *order) for order in ((), ("1",)))
+    runs = (program(f"{op.CHECK}_mutant", op.CHECK, *order) for order in ((), ("1",)))
     assert any(run.returncode == 1 for run in runs)
 
 
@@ -67,7 +67,7 @@ def test_values_catch(op: ModuleType, mutant: Mutant, tree: Path, program: Progr
 @pytest.mark.parametrize(("op", "mutant"), mutants_of("CAUGHT_BY_TSAN"))
 def test_tsan_catches(op: ModuleType, mutant: Mutant, tree: Path, program: Program) -> None:
     install(tree, mutant)
-    runs = (program("emulator_mutant_tsan", op.CHECK, *order) for order in ((), ("1",)))
+    runs = (program(f"{op.CHECK}_mutant_tsan", op.CHECK, *order) for order in ((), ("1",)))
     assert any("data race" in run.stderr for run in runs)
 
 
@@ -75,7 +75,7 @@ def test_tsan_catches(op: ModuleType, mutant: Mutant, tree: Path, program: Progr
 @pytest.mark.parametrize("check", [op.CHECK for op in OPS])
 def test_unchanged_kernels_pass(check: str, tree: Path, program: Program) -> None:
     install(tree)
-    assert program("emulator_mutant", check).returncode == 0
+    assert program(f"{check}_mutant", check).returncode == 0
 
 
 @pytest.mark.sanitize
@@ -85,5 +85,5 @@ def test_unchanged_kernels_pass(check: str, tree: Path, program: Program) -> Non
 def test_sanitizers_are_silent(
     check: str, sanitizer: str, order: tuple[str, ...], program: Program
 ) -> None:
-    result = program(f"emulator_{sanitizer}", check, *order)
+    result = program(f"{check}_{sanitizer}", check, *order)
     assert result.returncode == 0, result.stderr

@@ -80,7 +80,7 @@ def test_a_sound_kernel_gives_the_same_bits_under_every_schedule(
     + [("tsan", bug, "data race") for bug in sorted(TSAN)],
 )
 def test_a_sanitizer_reports(sanitizer: str, bug: str, report: str, program: Program) -> None:
-    result = program(f"emulator_{sanitizer}", "bug", bug)
+    result = program(f"bugs_{sanitizer}", bug)
     assert result.returncode != 0
     assert report in result.stderr
     assert "bugs.cu" in result.stderr
@@ -92,5 +92,5 @@ def test_a_sanitizer_reports(sanitizer: str, bug: str, report: str, program: Pro
 def test_a_sanitizer_is_silent_about_a_sound_kernel(
     kernel: str, sanitizer: str, program: Program
 ) -> None:
-    result = program(f"emulator_{sanitizer}", "bug", kernel)
+    result = program(f"bugs_{sanitizer}", kernel)
     assert result.returncode == 0, result.stderr
