@@ -9,7 +9,7 @@ TORCH := torch==2.13.0
 export KRONEXT_CUDA_ARCHITECTURES ?= $(if $(shell command -v nvidia-smi),native,90-real)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test other-torch lint format clean
+.PHONY: help setup build demo test bench other-torch lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,10 @@ demo: build  ## train on real digits with AdamW and every estimator; writes plot
 test: build  ## the whole test suite: Python, every CPU capability, C++ host tests
 	$(BIN)/python -m pytest
 
+bench: build  ## every op and the optimizer step against rivals, about 10 minutes; writes to bench-output/
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks --threads 1 $$(nproc) --minutes 10 \
+		--json bench-output/results.json --plot bench-output/growth.png
+
 OTHER_TORCH ?= 2.14.1
 other-torch: build  ## the same native modules under another torch release (downloads it: gigabytes)
 	test -x build/other-torch/bin/python || $(PYTHON) -m venv build/other-torch
@@ -54,7 +58,7 @@ format:  ## rewrite the sources in the project's format
 	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format -i
 
 clean:  ## remove everything that is not tracked by git, the virtual environment too
-	rm -rf $(VENV) build dist *.egg-info kronext/*.so demo-output reproduction
+	rm -rf $(VENV) build dist *.egg-info kronext/*.so demo-output reproduction bench-output
 
 # What needs nvcc is checked where nvcc is; its disassemblers come from the package index.
 $(VENV)/.kernel-tools: $(VENV)/.ready

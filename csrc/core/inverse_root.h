@@ -2,6 +2,7 @@
 #pragma once
 
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "csrc/core/host_device.h"
@@ -46,20 +47,31 @@ KRONEXT_HOST_DEVICE double damped_inverse_root(double value, double largest,
   return damped > 0 ? pow(damped, -1 / damping.root) : 0;
 }
 
-// Only the lower triangles are read. Any of `values`, `vectors` and `roots` may be null; a matrix
-// that fails gets info != 0 and the identity's results, and its neighbours are computed as if it
-// were not there.
+// Only the lower triangles are read. Any of `values`, `vectors` and `roots` may be null. Neighbours
+// of a matrix that fails (info != 0) are computed as if it were not there.
 template <class T>
 struct EighGroup {
   int64_t n;
-  int64_t count;             // 1 .. eigh_group_size(n)
+  int64_t count;             // 1 .. EighKernel::group_size
   const T* const* matrices;  // count matrices of n rows
   int64_t row_stride;        // of a matrix, in elements
   T* const* values;          // count x n, ascending
   T* const* vectors;         // count x (n, n) dense; column k belongs to value k
   T* const* roots;           // count x (n, n) dense, symmetric bit for bit
   const Damping* damping;    // of the roots; null if there are none
-  int32_t* info;             // count
+  int32_t* info;             // count; kNotConverged too where a result may not fit T
+  bool keep_failed;          // leave results of matrices that fail as they were; else the identity
+};
+
+template <class T>
+struct EighKernel {
+  // Matrices that one call takes at most, which is what it is fastest with; next best is a quarter
+  // or half of them, one or two vectors of matrices.
+  int64_t group_size;
+  // Bytes that a call needs whatever its count, about 200 n^2 for float where n is large.
+  size_t (*workspace_bytes)(int64_t n);
+  // n >= 1; `workspace` is aligned to 64 bytes and belongs to this call alone.
+  void (*run)(const EighGroup<T>&, void* workspace);
 };
 
 }  // namespace kronext

@@ -9,6 +9,10 @@ namespace kronext {
 
 enum class Dtype : int32_t { kFloat64, kFloat32, kBFloat16, kFloat16 };
 
+KRONEXT_HOST_DEVICE int64_t bytes_of(Dtype dtype) {
+  return dtype == Dtype::kFloat64 ? 8 : dtype == Dtype::kFloat32 ? 4 : 2;
+}
+
 // Element (i, j) lies at data[i * row_stride + j * column_stride]; strides in elements.
 struct Matrix {
   void* data;

@@ -1,8 +1,9 @@
-// Lanes across matrices: element (i, j) of kEighLanes matrices is one float64 vector.
+// Lanes across matrices: element (i, j) of kLanes<D> matrices is one vector of D.
 //
 // The serial part of an eigensolver (tridiagonalisation, QL recurrences) has no parallelism to
 // speak of in one small matrix; in lanes every instruction works on as many matrices as a vector
-// has lanes. Only lower triangles are kept, row by row: row i holds i + 1 vectors.
+// has lanes. D is double, or float in the plain float32 mode. Only lower triangles are kept, row by
+// row: row i holds i + 1 vectors.
 #pragma once
 
 #include "csrc/cpu/simd.h"
@@ -13,14 +14,11 @@
 
 namespace kronext::cpu::KRONEXT_CPU {
 
-using Lane = Vector<double>;
-using LaneMask = Mask<double>;
-
-constexpr int kEighLanes = kLanes<double>;
 // Lane vectors whose QL recurrences run interleaved: each is one long chain of dependent
 // operations.
 constexpr int kEighGroups = 4;
-constexpr int kEighMatrices = kEighGroups * kEighLanes;
+template <class D>
+constexpr int kEighMatrices = kEighGroups * kLanes<D>;
 
 constexpr int64_t triangle(int64_t n) { return n * (n + 1) / 2; }
 
@@ -47,21 +45,50 @@ class [[maybe_unused]] FlushDenormals {
 #endif
 };
 
-// floor(log2 x) of x >= 0: at most -1023 for zero and denormals, 1024 for infinity and NaN.
-KRONEXT_INLINE LaneMask exponent(LaneMask bits) { return (bits >> 52) - 1023; }
-KRONEXT_INLINE LaneMask exponent(Lane x) { return exponent(reinterpret_cast<LaneMask>(x)); }
-// 2^power for -1022 <= power <= 1023.
-KRONEXT_INLINE Lane power_of_two(LaneMask power) {
-  return reinterpret_cast<Lane>((power + 1023) << 52);
+// The layout of a floating-point number, and how small numbers may become before their squares and
+// inverses leave the range of normal ones.
+template <class D>
+struct FloatFormat;
+template <>
+struct FloatFormat<double> {
+  static constexpr int kMantissaBits = 52, kBias = 1023;
+  static constexpr double kRoundoff = 0x1p-53;
+  static constexpr double kTiny = 1e-150;  // its square is normal
+  static constexpr double kFloor = 1e-145;
+};
+template <>
+struct FloatFormat<float> {
+  static constexpr int kMantissaBits = 23, kBias = 127;
+  static constexpr float kRoundoff = 0x1p-24f;
+  static constexpr float kTiny = 2e-19f;
+  static constexpr float kFloor = 1e-18f;
+};
+
+// floor(log2 x) of x >= 0: at most -kBias for zero and denormals, kBias + 1 for infinity and NaN.
+template <class D>
+KRONEXT_INLINE Mask<D> exponent_of_bits(Mask<D> bits) {
+  return (bits >> FloatFormat<D>::kMantissaBits) - FloatFormat<D>::kBias;
 }
-KRONEXT_INLINE LaneMask clamp(LaneMask x, int64_t low, int64_t high) {
-  const LaneMask lows = low - LaneMask{}, highs = high - LaneMask{};
+template <class D>
+KRONEXT_INLINE Mask<D> exponent(Vector<D> x) {
+  return exponent_of_bits<D>(reinterpret_cast<Mask<D>>(x));
+}
+// 2^power of a normal number.
+template <class D>
+KRONEXT_INLINE Vector<D> power_of_two(Mask<D> power) {
+  return reinterpret_cast<Vector<D>>((power + FloatFormat<D>::kBias)
+                                     << FloatFormat<D>::kMantissaBits);
+}
+template <class D>
+KRONEXT_INLINE Mask<D> clamp(Mask<D> x, int low, int high) {
+  const Mask<D> lows = low - Mask<D>{}, highs = high - Mask<D>{};
   x = x < lows ? lows : x;
   return x > highs ? highs : x;
 }
 
-KRONEXT_INLINE Lane dot(const Lane* x, const Lane* y, int64_t n) {
-  Lane sum[4] = {};
+template <class D>
+KRONEXT_INLINE Vector<D> dot(const Vector<D>* x, const Vector<D>* y, int64_t n) {
+  Vector<D> sum[4] = {};
   int64_t j = 0;
   for (; j + 4 <= n; j += 4)
     for (int u = 0; u < 4; ++u) sum[u] += x[j + u] * y[j + u];
@@ -69,53 +96,57 @@ KRONEXT_INLINE Lane dot(const Lane* x, const Lane* y, int64_t n) {
   return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-// Rows of `kEighLanes` matrices to lanes. Blocks of a row may reach beyond the diagonal, into
-// vectors that the next row overwrites.
-template <class T>
-void pack_lower(const T* const* matrices, int64_t n, int64_t row_stride, Lane* a) {
-  Lane block[kEighLanes];
+// Rows of kLanes<D> matrices to lanes. Blocks of a row may reach beyond the diagonal, into vectors
+// that the next row overwrites.
+template <class D, class T>
+void pack_lower(const T* const* matrices, int64_t n, int64_t row_stride, Vector<D>* a) {
+  constexpr int kWidth = kLanes<D>;
+  Vector<D> block[kWidth];
   for (int64_t i = 0; i < n; ++i) {
-    Lane* row = a + triangle(i);
-    if (n < kEighLanes) {
+    Vector<D>* row = a + triangle(i);
+    if (n < kWidth) {
       for (int64_t j = 0; j <= i; ++j)
-        for (int lane = 0; lane < kEighLanes; ++lane)
-          row[j][lane] = double(matrices[lane][i * row_stride + j]);
+        for (int lane = 0; lane < kWidth; ++lane)
+          row[j][lane] = D(matrices[lane][i * row_stride + j]);
       continue;
     }
-    for (int64_t j = 0; j <= i; j += kEighLanes) {
-      const int64_t first = minimum<int64_t>(j, n - kEighLanes);
-#pragma GCC unroll 8
-      for (int lane = 0; lane < kEighLanes; ++lane)
-        block[lane] = convert<double, T, kEighLanes>(
-            load<T, kEighLanes>(matrices[lane] + i * row_stride + first));
-      Transpose<double>::run(block);
-#pragma GCC unroll 8
-      for (int q = 0; q < kEighLanes; ++q) row[first + q] = block[q];
+    for (int64_t j = 0; j <= i; j += kWidth) {
+      const int64_t first = minimum<int64_t>(j, n - kWidth);
+#pragma GCC unroll 16
+      for (int lane = 0; lane < kWidth; ++lane)
+        block[lane] =
+            convert<D, T, kWidth>(load<T, kWidth>(matrices[lane] + i * row_stride + first));
+      Transpose<D>::run(block);
+#pragma GCC unroll 16
+      for (int q = 0; q < kWidth; ++q) row[first + q] = block[q];
     }
   }
 }
 
+template <class D>
 struct Scaling {
-  Lane scale;       // a power of two: matrix = scale * packed matrix
-  LaneMask finite;  // of the matrix; a matrix that is not is packed as zero
+  Vector<D> scale;  // a power of two: matrix = scale * packed matrix
+  Mask<D> finite;   // of the matrix; a matrix that is not is packed as zero
 };
 
-// Divides each matrix by the power of two that brings its largest entry to [1, 2) (or as near as
-// float64 can), so that squares neither overflow nor vanish. A NaN would keep its lane from ever
-// converging and hold up the others, therefore it goes here.
-inline Scaling normalize(Lane* a, int64_t n) {
-  LaneMask largest{};  // as bits, whose order is that of the magnitudes, with NaN above infinity
+// Divides each matrix by the power of two that brings its largest entry to [1, 2) (or as near as D
+// can), so that squares neither overflow nor vanish. A NaN would keep its lane from ever converging
+// and hold up the others, therefore it goes here.
+template <class D>
+inline Scaling<D> normalize(Vector<D>* a, int64_t n) {
+  constexpr int kBias = FloatFormat<D>::kBias;
+  Mask<D> largest{};  // as bits, whose order is that of the magnitudes, with NaN above infinity
   for (int64_t k = 0; k < triangle(n); ++k)
-    largest = maximum(largest, reinterpret_cast<LaneMask>(absolute<double>(a[k])));
-  const LaneMask finite = exponent(largest) < 1024;
-  const LaneMask power = clamp(exponent(largest), -1022, 1022);
-  const Lane inverse = power_of_two(-power);
-  if (any<double>(~finite)) {
-    for (int64_t k = 0; k < triangle(n); ++k) a[k] = finite ? a[k] * inverse : Lane{};
+    largest = maximum(largest, reinterpret_cast<Mask<D>>(absolute<D>(a[k])));
+  const Mask<D> exponents = exponent_of_bits<D>(largest), finite = exponents <= kBias;
+  const Mask<D> power = clamp<D>(exponents, 1 - kBias, kBias - 1);
+  const Vector<D> inverse = power_of_two<D>(-power);
+  if (any<D>(~finite)) {
+    for (int64_t k = 0; k < triangle(n); ++k) a[k] = finite ? a[k] * inverse : Vector<D>{};
   } else {
     for (int64_t k = 0; k < triangle(n); ++k) a[k] *= inverse;
   }
-  return {power_of_two(power), finite};
+  return {power_of_two<D>(power), finite};
 }
 
 }  // namespace kronext::cpu::KRONEXT_CPU

@@ -11,6 +11,11 @@ void store_identity(T* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) out[i * (n + 1)] = 1;
 }
 
+// Eigenvalues of either kind of lanes, in float64.
+using Lane = Vector<double>;
+using LaneMask = Mask<double>;
+constexpr int kValueLanes = kLanes<double>;
+
 // order[matrix * n + rank] = column of the eigenvalue with that rank, of the matrices in lanes.
 // Counting comparisons costs n^2 / 2 of them but no branch, and equal values keep their order.
 inline void ascending_order(const Lane* values, int64_t n, LaneMask* ranks, int32_t* order) {
@@ -24,7 +29,7 @@ inline void ascending_order(const Lane* values, int64_t n, LaneMask* ranks, int3
     }
     ranks[i] = rank;
   }
-  for (int lane = 0; lane < kEighLanes; ++lane)
+  for (int lane = 0; lane < kValueLanes; ++lane)
     for (int64_t i = 0; i < n; ++i) order[lane * n + ranks[i][lane]] = int32_t(i);
 }
 
@@ -36,13 +41,13 @@ KRONEXT_INLINE Vector<T, Lanes> unsigned_zero(Vector<T, Lanes> x) {
 
 // The eigenvectors of a unit with their columns in order; `out` is null where a matrix failed.
 // `scratch` holds a panel's rows of every matrix of the unit.
-template <class T>
-void store_vectors(const Panels<T, LanesHold::kMatrices>& panels, const T* vectors,
+template <class T, class D>
+void store_vectors(const Panels<T, D, LanesHold::kMatrices>& panels, const T* vectors,
                    const int32_t* order, T* const* out, T* scratch) {
   constexpr int kVector = kLanes<T>;
   const int64_t n = panels.n, pitch = round_up<int64_t>(n, kVector);
   for (int64_t p = 0; p < panels.count; ++p)
-    with_height<Panels<T, LanesHold::kMatrices>::kMaxHeight>(panels.height(p), [&](auto height) {
+    with_height<Panels<T, D, LanesHold::kMatrices>::kMaxHeight>(panels.height(p), [&](auto height) {
       constexpr int kHeight = decltype(height)::value;
       const T* x = panels.panel(const_cast<T*>(vectors), p);
       for (int64_t k = 0; k < n; k += kVector)
@@ -69,8 +74,8 @@ void store_vectors(const Panels<T, LanesHold::kMatrices>& panels, const T* vecto
 }
 
 // `out` has at least kLanes<T> rows.
-template <class T>
-void store_vectors(const Panels<T, LanesHold::kRows>& panels, const T* vectors,
+template <class T, class D>
+void store_vectors(const Panels<T, D, LanesHold::kRows>& panels, const T* vectors,
                    const int32_t* order, T* const* out, T*) {
   constexpr int kVector = kLanes<T>;
   const int64_t n = panels.n;

@@ -9,7 +9,7 @@
 //   kRows      The lanes are kLanes<T> rows of one matrix; a coefficient is one value, broadcast.
 //              For large n: a panel fits the first-level cache.
 //
-// Coefficients come from float64 lanes across matrices (eigh_lanes.h); `scatter` brings them to
+// Coefficients come from lanes of D across matrices (eigh_lanes.h); `scatter` brings them to
 // either. A unit is what advances together: kLanes<T> matrices, or one.
 #pragma once
 
@@ -22,23 +22,26 @@ constexpr int kWavefront = 4;
 
 enum class LanesHold { kMatrices, kRows };
 
-template <class T, LanesHold kLanesHold>
+template <class T, class D, LanesHold kLanesHold>
 struct Panels {
+  using Value = T;
+  using LaneValue = D;
+  using V = Vector<T>;
+  using Lane = Vector<D>;
+  static constexpr int kLaneCount = kLanes<D>;
+  static constexpr int kMatrices = kEighMatrices<D>;
   static constexpr int kVector = kLanes<T>;
   // Matrices of a unit, and values of a coefficient.
   static constexpr int kWidth = kLanesHold == LanesHold::kMatrices ? kVector : 1;
   // Matrices whose reflectors are in memory at a time.
-  static constexpr int kReflected = maximum(kWidth, kEighLanes);
+  static constexpr int kReflected = maximum(kWidth, kLaneCount);
   static constexpr int kRowsPerVector = kVector / kWidth;
-  static constexpr int kUnits = kEighMatrices / kWidth;
+  static constexpr int kUnits = kMatrices / kWidth;
   // Vectors of rows in a panel: a wavefront of rotations keeps that many chains in registers for
   // each sweep.
   static constexpr int kMaxHeight = kVectorRegisters / 8;
   // Columns of zeros on both sides, for a wavefront to run in and out.
   static constexpr int64_t kMargin = kWavefront;
-
-  using Value = T;
-  using V = Vector<T>;
 
   static KRONEXT_INLINE V coefficient(const T* p, int64_t index) {
     if constexpr (kWidth == 1) return splat(p[index]);
@@ -46,21 +49,28 @@ struct Panels {
   }
 
   // What lanes across matrices hold, in the precision of the panels.
-  using Narrow = Vector<T, kEighLanes>;
-  static KRONEXT_INLINE Narrow narrow(Lane x) { return convert<T, double, kEighLanes>(x); }
+  template <class From = D>
+  using Narrow = Vector<T, kLanes<From>>;
+  template <class From = D>
+  static KRONEXT_INLINE Narrow<From> narrow(Vector<From> x) {
+    return convert<T, From, kLanes<From>>(x);
+  }
 
-  // Coefficients position .. position + kEighLanes - 1 of the matrices first .. first + kEighLanes
-  // - 1, which lie in `x` in lanes, to the `stride` values that each unit has from `base` on.
-  static KRONEXT_INLINE void scatter(const Lane* x, int first, T* base, int64_t stride,
+  // Coefficients position .. position + kLanes<From> - 1 of the matrices first .. first +
+  // kLanes<From> - 1, which lie in `x` in lanes, to the `stride` values that each unit has from
+  // `base` on.
+  template <class From>
+  static KRONEXT_INLINE void scatter(const Vector<From>* x, int first, T* base, int64_t stride,
                                      int64_t position) {
-    Narrow block[kEighLanes];
-#pragma GCC unroll 8
-    for (int q = 0; q < kEighLanes; ++q) block[q] = narrow(x[q]);
-    if constexpr (kWidth == 1) Transpose<T, kEighLanes>::run(block);
+    constexpr int kCount = kLanes<From>;
+    Narrow<From> block[kCount];
+#pragma GCC unroll 16
+    for (int q = 0; q < kCount; ++q) block[q] = narrow<From>(x[q]);
+    if constexpr (kWidth == 1) Transpose<T, kCount>::run(block);
     T* out = base + first / kWidth * stride + position * kWidth + first % kWidth;
-#pragma GCC unroll 8
-    for (int q = 0; q < kEighLanes; ++q)
-      store<T, kEighLanes>(out + q * (kWidth == 1 ? stride : kWidth), block[q]);
+#pragma GCC unroll 16
+    for (int q = 0; q < kCount; ++q)
+      store<T, kCount>(out + q * (kWidth == 1 ? stride : kWidth), block[q]);
   }
 
   explicit Panels(int64_t n)

@@ -1,4 +1,4 @@
-// Implicit QL on kEighGroups x kEighLanes tridiagonal matrices in lock step.
+// Implicit QL on kEighGroups x kLanes<D> tridiagonal matrices in lock step.
 //
 // A sweep chases a bulge from the bottom m to the top l of the first unreduced block of each matrix
 // (LAPACK's steqr, QL variant). All matrices step through the rows together but each has its own
@@ -14,9 +14,10 @@
 namespace kronext::cpu::KRONEXT_CPU {
 
 // The rows [low, high] that some sweeps touched, of each lane.
+template <class D>
 struct LaneWindows {
-  LaneMask low[kEighGroups];
-  LaneMask high[kEighGroups];
+  Mask<D> low[kEighGroups];
+  Mask<D> high[kEighGroups];
 };
 
 struct SweepRange {
@@ -24,28 +25,34 @@ struct SweepRange {
   int64_t high;
 };
 
+template <class D>
 class LockstepQl {
  public:
+  using Lane = Vector<D>;
+  using LaneMask = Mask<D>;
+
   // For each group n values: the diagonal, which becomes the eigenvalues, and the couplings e[i] of
   // rows i and i + 1. `marks` is room for n flags. `shifts`, if given, are eigenvalues in the order
   // in which QL deflates them: with them the first sweep at a row already converges, save for
   // rounding, and half as many sweeps have rotations to apply.
   LockstepQl(int64_t n, Lane* diagonal, Lane* off_diagonal, uint8_t* marks, const Lane* shifts,
-             double tolerance)
-      : n_(n),
-        diagonal_(diagonal),
-        off_diagonal_(off_diagonal),
-        marks_(marks),
-        shifts_(shifts),
-        tolerance_(tolerance + kFloor) {
-    for (int g = 0; g < kEighGroups; ++g) last_low_[g] = -1 - LaneMask{};
+             D tolerance)
+      : n_(n), diagonal_(diagonal), off_diagonal_(off_diagonal), marks_(marks), shifts_(shifts) {
+    for (int g = 0; g < G; ++g) {
+      last_low_[g] = all_lanes(-1);
+      Lane size{};
+      for (int64_t i = 0; i < n; ++i)
+        size =
+            maximum(size, absolute<D>(diagonal[g * n + i]) + absolute<D>(off_diagonal[g * n + i]));
+      tolerance_[g] = size * tolerance + Format::kFloor;
+    }
   }
 
   // One sweep of every matrix; false if none has anything left to reduce. The rotation of columns
   // (i, i + 1) goes to record(group, i, t, s): the identity, t = s = 0, for lanes that are outside
   // their windows.
   template <class Record>
-  bool sweep(const Record& record, SweepRange& range, LaneWindows& windows);
+  bool sweep(const Record& record, SweepRange& range, LaneWindows<D>& windows);
   bool sweep_values();
 
   // The lanes that still have something to reduce.
@@ -55,10 +62,7 @@ class LockstepQl {
 
  private:
   static constexpr int G = kEighGroups;
-  // A coupling is negligible relative to its neighbours, as in LAPACK, or absolutely; near
-  // sqrt(smallest normal) none could be rotated away, since its square vanishes.
-  static constexpr double kRelative = 0x1p-53, kFloor = 1e-145;
-  static constexpr double kTiny = 1e-150;
+  using Format = FloatFormat<D>;
   // Rows where the window of some lane has its end.
   static constexpr uint8_t kTop = 1, kBottom = 2;
 
@@ -69,8 +73,13 @@ class LockstepQl {
     Lane d_high[G], shift[G];
   };
 
-  KRONEXT_INLINE LaneMask coupled(Lane e, Lane neighbours) const {
-    return absolute<double>(e) > neighbours * kRelative + tolerance_;
+  // A coupling is negligible relative to its neighbours, as in LAPACK, or absolutely; near
+  // sqrt(smallest normal) none could be rotated away, since its square vanishes.
+  KRONEXT_INLINE LaneMask coupled(int g, Lane e, Lane neighbours) const {
+    return absolute<D>(e) > neighbours * Format::kRoundoff + tolerance_[g];
+  }
+  static KRONEXT_INLINE LaneMask all_lanes(int64_t row) {
+    return typename IntegerOf<D>::type(row) - LaneMask{};
   }
   Lane* diagonal(int g) const { return diagonal_ + g * n_; }
   Lane* off_diagonal(int g) const { return off_diagonal_ + g * n_; }
@@ -84,21 +93,22 @@ class LockstepQl {
   Lane* off_diagonal_;
   uint8_t* marks_;
   const Lane* shifts_;
-  double tolerance_;
+  Lane tolerance_[G];
   int64_t first_ = 0;     // every matrix is reduced above this row
   LaneMask last_low_[G];  // where each lane's last sweep ended
 };
 
 // Wilkinson's shift, the eigenvalue of the 2 x 2 block at the top nearer to its first entry, or a
 // known one.
-inline void LockstepQl::start_blocks(Blocks& b, int64_t i, const LaneMask* starts) {
-  const LaneMask row = i - LaneMask{};
+template <class D>
+inline void LockstepQl<D>::start_blocks(Blocks& b, int64_t i, const LaneMask* starts) {
+  const LaneMask row = all_lanes(i);
 #pragma GCC unroll 4
   for (int g = 0; g < G; ++g) {
-    const Lane d = diagonal(g)[i], e = off_diagonal(g)[i], half = 0.5 * (diagonal(g)[i + 1] - d);
+    const Lane d = diagonal(g)[i], e = off_diagonal(g)[i], half = D(0.5) * (diagonal(g)[i + 1] - d);
     const Lane square = half * half + e * e;
     const Lane offset =
-        e * e * reciprocal(absolute<double>(half) + square * reciprocal_square_root(square));
+        e * e * reciprocal(absolute<D>(half) + square * reciprocal_square_root(square));
     Lane shift = d - (half < 0 ? -offset : offset);
     if (shifts_) shift = last_low_[g] == row ? shift : shifts_[g * n_ + i];
     b.shift[g] = starts[g] ? shift : b.shift[g];
@@ -107,8 +117,9 @@ inline void LockstepQl::start_blocks(Blocks& b, int64_t i, const LaneMask* start
   }
 }
 
-inline void LockstepQl::end_blocks(Blocks& b, int64_t i, const LaneMask* ends) const {
-  const LaneMask row = i - LaneMask{};
+template <class D>
+inline void LockstepQl<D>::end_blocks(Blocks& b, int64_t i, const LaneMask* ends) const {
+  const LaneMask row = all_lanes(i);
 #pragma GCC unroll 4
   for (int g = 0; g < G; ++g) {
     b.high[g] = ends[g] ? row : b.high[g];
@@ -118,15 +129,16 @@ inline void LockstepQl::end_blocks(Blocks& b, int64_t i, const LaneMask* ends) c
 }
 
 // Sets negligible couplings to zero on the way.
-inline bool LockstepQl::find_blocks(Blocks& b, SweepRange& range) {
+template <class D>
+inline bool LockstepQl<D>::find_blocks(Blocks& b, SweepRange& range) {
   Lane *d[G], *e[G], size[G];
   for (int g = 0; g < G; ++g) {
     d[g] = diagonal(g);
     e[g] = off_diagonal(g);
-    size[g] = absolute<double>(d[g][first_]);
+    size[g] = absolute<D>(d[g][first_]);
     b.started[g] = b.ended[g] = LaneMask{};
-    b.low[g] = n_ - LaneMask{};
-    b.high[g] = -1 - LaneMask{};
+    b.low[g] = all_lanes(n_);
+    b.high[g] = all_lanes(-1);
     b.d_high[g] = b.shift[g] = Lane{};
   }
   range = {n_, 0};
@@ -134,8 +146,8 @@ inline bool LockstepQl::find_blocks(Blocks& b, SweepRange& range) {
     LaneMask starts[G], ends[G], any_start{}, any_end{};
 #pragma GCC unroll 4
     for (int g = 0; g < G; ++g) {
-      const Lane next_size = absolute<double>(d[g][i + 1]), e_i = e[g][i];
-      const LaneMask remains = coupled(e_i, size[g] + next_size);
+      const Lane next_size = absolute<D>(d[g][i + 1]), e_i = e[g][i];
+      const LaneMask remains = coupled(g, e_i, size[g] + next_size);
       size[g] = next_size;
       e[g][i] = reinterpret_cast<Lane>(reinterpret_cast<LaneMask>(e_i) & remains);
       starts[g] = remains & ~b.started[g];
@@ -144,12 +156,12 @@ inline bool LockstepQl::find_blocks(Blocks& b, SweepRange& range) {
       any_end |= ends[g];
     }
     marks_[i] = 0;
-    if (any<double>(any_start)) {
+    if (any<D>(any_start)) {
       start_blocks(b, i, starts);
       marks_[i] |= kTop;
       range.low = minimum(range.low, i);
     }
-    if (any<double>(any_end)) {
+    if (any<D>(any_end)) {
       end_blocks(b, i, ends);
       marks_[i] |= kBottom;
       range.high = i;
@@ -165,7 +177,7 @@ inline bool LockstepQl::find_blocks(Blocks& b, SweepRange& range) {
     last_low_[g] = b.low[g];
   }
   marks_[n_ - 1] = 0;
-  if (any<double>(any_open)) {
+  if (any<D>(any_open)) {
     end_blocks(b, n_ - 1, open);
     marks_[n_ - 1] = kBottom;
     range.high = n_ - 1;
@@ -173,8 +185,9 @@ inline bool LockstepQl::find_blocks(Blocks& b, SweepRange& range) {
   return true;
 }
 
+template <class D>
 template <class Record>
-bool LockstepQl::sweep(const Record& record, SweepRange& range, LaneWindows& windows) {
+bool LockstepQl<D>::sweep(const Record& record, SweepRange& range, LaneWindows<D>& windows) {
   Blocks blocks;
   if (!find_blocks(blocks, range)) return false;
   for (int g = 0; g < G; ++g) {
@@ -182,8 +195,8 @@ bool LockstepQl::sweep(const Record& record, SweepRange& range, LaneWindows& win
     windows.high[g] = blocks.high[g];
   }
 
-  const Lane one = splat(1.0);
-  const LaneMask sign_bit = reinterpret_cast<LaneMask>(splat(-0.0));
+  const Lane one = splat(D(1));
+  const LaneMask sign_bit = reinterpret_cast<LaneMask>(splat(D(-0.0)));
   const uint8_t* marks = marks_;
   Lane *d[G], *e[G];
   LaneMask active[G];
@@ -200,7 +213,7 @@ bool LockstepQl::sweep(const Record& record, SweepRange& range, LaneWindows& win
     if (bottom) {
 #pragma GCC unroll 4
       for (int g = 0; g < G; ++g) {
-        const LaneMask starts = blocks.high[g] == (i + 1) - LaneMask{};
+        const LaneMask starts = blocks.high[g] == all_lanes(i + 1);
         active[g] |= starts;
         bulge[g] = starts ? blocks.d_high[g] - blocks.shift[g] : bulge[g];
         sine[g] = starts ? one : sine[g];
@@ -214,14 +227,14 @@ bool LockstepQl::sweep(const Record& record, SweepRange& range, LaneWindows& win
       // The rotation that takes (x, f) to (r, 0). The sign of r is free: that of x gives c >= 0,
       // |t| <= 1. A vanishing x counts as tiny, which makes the rotation of (0, 0) the identity.
       const LaneMask sign = reinterpret_cast<LaneMask>(bulge[g]) & sign_bit;
-      const Lane x = maximum(absolute<double>(bulge[g]), splat(kTiny));
+      const Lane x = maximum(absolute<D>(bulge[g]), splat(Format::kTiny));
       const Lane square = f * f + x * x, inverse = reciprocal_square_root(square);
       const Lane r = reinterpret_cast<Lane>(reinterpret_cast<LaneMask>(square * inverse) ^ sign);
       const Lane s = reinterpret_cast<Lane>(reinterpret_cast<LaneMask>(f * inverse) ^ sign);
       const Lane c = x * inverse;
 
       const Lane above = d_upper[g] - p[g];
-      const Lane slope = (d_i - above) * s + (c * b) * 2.0;
+      const Lane slope = (d_i - above) * s + (c * b) * D(2);
       p[g] = s * slope;
       bulge[g] = c * slope - b;
       sine[g] = s;
@@ -233,12 +246,12 @@ bool LockstepQl::sweep(const Record& record, SweepRange& range, LaneWindows& win
     }
     if (bottom) {
       for (int g = 0; g < G; ++g)
-        e[g][i + 1] = blocks.high[g] == (i + 1) - LaneMask{} ? Lane{} : e[g][i + 1];
+        e[g][i + 1] = blocks.high[g] == all_lanes(i + 1) ? Lane{} : e[g][i + 1];
     }
     if (marks[i] & kTop) {
 #pragma GCC unroll 4
       for (int g = 0; g < G; ++g) {
-        const LaneMask ends = blocks.low[g] == i - LaneMask{};
+        const LaneMask ends = blocks.low[g] == all_lanes(i);
         active[g] &= ~ends;
         d_upper[g] = ends ? d_upper[g] - p[g] : d_upper[g];
         e[g][i] = ends ? bulge[g] : e[g][i];
@@ -249,18 +262,20 @@ bool LockstepQl::sweep(const Record& record, SweepRange& range, LaneWindows& win
   return true;
 }
 
-inline bool LockstepQl::sweep_values() {
+template <class D>
+inline bool LockstepQl<D>::sweep_values() {
   SweepRange range;
-  LaneWindows windows;
+  LaneWindows<D> windows;
   return sweep([](int, int64_t, Lane, Lane) {}, range, windows);
 }
 
-inline void LockstepQl::unreduced(LaneMask* lanes) const {
+template <class D>
+inline void LockstepQl<D>::unreduced(LaneMask* lanes) const {
   for (int g = 0; g < G; ++g) {
     lanes[g] = LaneMask{};
     for (int64_t i = 0; i < n_ - 1; ++i)
-      lanes[g] |= coupled(off_diagonal(g)[i],
-                          absolute<double>(diagonal(g)[i]) + absolute<double>(diagonal(g)[i + 1]));
+      lanes[g] |= coupled(g, off_diagonal(g)[i],
+                          absolute<D>(diagonal(g)[i]) + absolute<D>(diagonal(g)[i + 1]));
   }
 }
 

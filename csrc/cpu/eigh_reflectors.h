@@ -14,11 +14,11 @@ namespace kronext::cpu::KRONEXT_CPU {
 
 // The reflectors of a unit, as coefficients. Rows are padded with zeros so that a pair can be
 // applied over the columns of the next one, and row n is zero so that the last pair is complete.
-template <class T, LanesHold kLanesHold>
+template <class P>
 struct Reflectors {
-  using P = Panels<T, kLanesHold>;
+  using T = typename P::Value;
 
-  static constexpr int64_t pitch(int64_t n) { return round_up<int64_t>(n + 4, kEighLanes); }
+  static constexpr int64_t pitch(int64_t n) { return round_up<int64_t>(n + 4, P::kLaneCount); }
   static constexpr int64_t vectors_size(int64_t n) { return (n + 1) * pitch(n) * P::kWidth; }
   static constexpr int64_t scalars_size(int64_t n) { return pitch(n) * P::kWidth; }
 
@@ -35,24 +35,26 @@ struct Reflectors {
 };
 
 // Copies the reflectors of one lane group, the matrices `first` and on of those that `to` holds.
-template <class T, LanesHold kLanesHold>
-void scatter_reflectors(const Lane* a, Lane* tau, Lane* overlap, int first,
-                        const Reflectors<T, kLanesHold>& to) {
-  using R = Reflectors<T, kLanesHold>;
+template <class P>
+void scatter_reflectors(const typename P::Lane* a, typename P::Lane* tau, typename P::Lane* overlap,
+                        int first, const Reflectors<P>& to) {
+  using R = Reflectors<P>;
+  using D = typename P::LaneValue;
+  constexpr int kCount = P::kLaneCount;
   const int64_t n = to.n, pitch = R::pitch(n);
-  Lane block[kEighLanes];
+  Vector<D> block[kCount];
   for (int64_t k = 2; k <= n; ++k) {
-    const Lane* v = a + triangle(k);
-    for (int64_t j = 0; j < minimum(k + 4, pitch); j += kEighLanes) {
-      for (int q = 0; q < kEighLanes; ++q) block[q] = j + q < k && k < n ? v[j + q] : Lane{};
-      R::P::scatter(block, first, to.vectors, R::vectors_size(n), k * pitch + j);
+    const Vector<D>* v = a + triangle(k);
+    for (int64_t j = 0; j < minimum(k + 4, pitch); j += kCount) {
+      for (int q = 0; q < kCount; ++q) block[q] = j + q < k && k < n ? v[j + q] : Vector<D>{};
+      P::template scatter<D>(block, first, to.vectors, R::vectors_size(n), k * pitch + j);
     }
-    overlap[k] = k + 1 < n ? dot(v, a + triangle(k + 1), k) : Lane{};
+    overlap[k] = k + 1 < n ? dot<D>(v, a + triangle(k + 1), k) : Vector<D>{};
   }
-  tau[n] = Lane{};
-  for (int64_t k = 0; k < n + 1; k += kEighLanes) {
-    R::P::scatter(tau + k, first, to.tau, R::scalars_size(n), k);
-    R::P::scatter(overlap + k, first, to.overlap, R::scalars_size(n), k);
+  tau[n] = Vector<D>{};
+  for (int64_t k = 0; k < n + 1; k += kCount) {
+    P::template scatter<D>(tau + k, first, to.tau, R::scalars_size(n), k);
+    P::template scatter<D>(overlap + k, first, to.overlap, R::scalars_size(n), k);
   }
 }
 
@@ -92,10 +94,10 @@ KRONEXT_INLINE void apply_pair(V* panel, int64_t columns, const T* old_v, const 
 }
 
 // Rows `first_vector` and on of QT, n columns.
-template <int Height, class T, LanesHold kLanesHold>
-void form_rows(const Reflectors<T, kLanesHold>& reflectors, int64_t first_vector, Vector<T>* x) {
-  using P = Panels<T, kLanesHold>;
-  using V = Vector<T>;
+template <int Height, class P>
+void form_rows(const Reflectors<P>& reflectors, int64_t first_vector, typename P::V* x) {
+  using T = typename P::Value;
+  using V = typename P::V;
   const int64_t n = reflectors.n, first_row = first_vector * P::kRowsPerVector;
   for (int64_t k = 0; k < n * Height; ++k) x[k] = V{};
   for (int h = 0; h < Height; ++h)
@@ -126,10 +128,10 @@ void form_rows(const Reflectors<T, kLanesHold>& reflectors, int64_t first_vector
 }
 
 // Rows `first_vector` and on of QT to columns of the panels of Q.
-template <int Height, class T, LanesHold kLanesHold>
-void store_transposed(const Panels<T, kLanesHold>& panels, int64_t first_vector, const Vector<T>* x,
-                      T* unit) {
-  using P = Panels<T, kLanesHold>;
+template <int Height, class P>
+void store_transposed(const P& panels, int64_t first_vector, const typename P::V* x,
+                      typename P::Value* unit) {
+  using T = typename P::Value;
   constexpr int kRows = P::kRowsPerVector;
   Vector<T> block[kRows];
   for (int64_t p = 0; p < panels.count; ++p) {
@@ -149,10 +151,10 @@ void store_transposed(const Panels<T, kLanesHold>& panels, int64_t first_vector,
 }
 
 // Q of one unit, in panels with empty margins. `scratch` holds n columns of the highest panel.
-template <class T, LanesHold kLanesHold>
-void form_vectors(const Panels<T, kLanesHold>& panels, const Reflectors<T, kLanesHold>& reflectors,
-                  T* unit, T* scratch) {
-  using P = Panels<T, kLanesHold>;
+template <class P>
+void form_vectors(const P& panels, const Reflectors<P>& reflectors, typename P::Value* unit,
+                  typename P::Value* scratch) {
+  using T = typename P::Value;
   Vector<T>* x = reinterpret_cast<Vector<T>*>(scratch);
   for (int64_t p = 0; p < panels.count; ++p) {
     with_height<P::kMaxHeight>(panels.height(p), [&](auto height) {

@@ -4,13 +4,18 @@
 // mirror image.
 #pragma once
 
-#include "csrc/cpu/eigh_panels.h"
+#include "csrc/cpu/eigh_output.h"
 
 namespace kronext::cpu::KRONEXT_CPU {
 
+struct RootScale {
+  Lane scale;    // root = scale * (Q g)(Q g)T
+  Lane largest;  // eigenvalue of the root, a bound of its entries
+};
+
 // g of every eigenvalue in lanes, divided by a power of two that brings the largest to [1, 2) so
-// that products neither overflow nor vanish; returns the square of that power.
-inline Lane root_gains(const Lane* values, int64_t n, const Damping& damping, Lane* gains) {
+// that products neither overflow nor vanish.
+inline RootScale root_gains(const Lane* values, int64_t n, const Damping& damping, Lane* gains) {
   Lane largest = values[0];
   for (int64_t i = 1; i < n; ++i) largest = maximum(largest, values[i]);
   // Powers of two need only square roots, which lanes have.
@@ -24,24 +29,24 @@ inline Lane root_gains(const Lane* values, int64_t n, const Damping& damping, La
     Lane gain = damped_eigenvalue(values[i], largest, damping);
     if (power_of_two_root) {
       Lane power = gain;
-      for (int k = 0; k <= square_roots; ++k) power = square_root(power);
-      gain = gain > 0 ? 1.0 / power : Lane{};
+      for (int k = 0; k < square_roots; ++k) power *= reciprocal_square_root(power);
+      gain = gain > 0 ? reciprocal_square_root(power) : Lane{};
     } else {
-      for (int lane = 0; lane < kEighLanes; ++lane)
+      for (int lane = 0; lane < kValueLanes; ++lane)
         gain[lane] = gain[lane] > 0 ? pow(gain[lane], -0.5 / damping.root) : 0;
     }
     gains[i] = gain;
     top = maximum(top, gain);
   }
   // Half the range of float32, so that the square is a float32 too.
-  const LaneMask power = clamp(exponent(top), -63, 63);
-  for (int64_t i = 0; i < n; ++i) gains[i] *= power_of_two(-power);
-  return power_of_two(power + power);
+  const LaneMask power = clamp<double>(exponent<double>(top), -63, 63);
+  for (int64_t i = 0; i < n; ++i) gains[i] *= power_of_two<double>(-power);
+  return {power_of_two<double>(power + power), top * top};
 }
 
-template <class T, LanesHold kLanesHold>
-void scale_columns(const Panels<T, kLanesHold>& panels, T* vectors, const T* gains) {
-  using P = Panels<T, kLanesHold>;
+template <class P>
+void scale_columns(const P& panels, typename P::Value* vectors, const typename P::Value* gains) {
+  using T = typename P::Value;
   for (int64_t p = 0; p < panels.count; ++p) {
     auto* x = reinterpret_cast<Vector<T>*>(panels.panel(vectors, p));
     for (int64_t k = 0; k < panels.n; ++k) {
@@ -68,19 +73,10 @@ KRONEXT_INLINE void multiply_rows(const T* x, int64_t x_stride, const T* y, int6
   }
 }
 
-template <class T>
-KRONEXT_INLINE void store_first(T* to, Vector<T> x, int64_t count) {
-  if (count >= kLanes<T>) {
-    store(to, x);
-  } else {
-    for (int64_t k = 0; k < count; ++k) to[k] = x[k];
-  }
-}
-
 // One matrix a unit: the tiles of X that reach the upper triangle, to `out`, (n, n) dense.
-template <class T>
-void multiply_upper(const Panels<T, LanesHold::kRows>& panels, const T* vectors, T* out) {
-  using P = Panels<T, LanesHold::kRows>;
+template <class T, class D>
+void multiply_upper(const Panels<T, D, LanesHold::kRows>& panels, const T* vectors, T* out) {
+  using P = Panels<T, D, LanesHold::kRows>;
   constexpr int kRows = minimum(P::kVector, kVectorRegisters / 4);
   const int64_t n = panels.n;
   for (int64_t p = 0; p < panels.count; ++p)
@@ -133,9 +129,9 @@ void scale_and_mirror(T* out, int64_t n, T scale) {
 }
 
 // kLanes<T> matrices a unit: X to `out`, n x n vectors.
-template <class T>
-void multiply_lanes(const Panels<T, LanesHold::kMatrices>& panels, const T* vectors, T* out) {
-  using P = Panels<T, LanesHold::kMatrices>;
+template <class T, class D>
+void multiply_lanes(const Panels<T, D, LanesHold::kMatrices>& panels, const T* vectors, T* out) {
+  using P = Panels<T, D, LanesHold::kMatrices>;
   const int64_t n = panels.n;
   for (int64_t p = 0; p < panels.count; ++p)
     for (int64_t q = 0; q <= p; ++q)

@@ -15,10 +15,12 @@ namespace kronext::cpu::KRONEXT_CPU {
 //
 // The rotation of columns (i, i + 1) in sweep w stands at step n - 2 - i + w: each sweep trails the
 // one before it by a step, which is the order in which they are used.
-template <class T, LanesHold kLanesHold>
+template <class P>
 class RotationStream {
  public:
-  using P = Panels<T, kLanesHold>;
+  using T = typename P::Value;
+  using D = typename P::LaneValue;
+  using Lane = Vector<D>;
 
   // The rows that the matrices of a unit touched; none if low >= high.
   struct Window {
@@ -31,14 +33,14 @@ class RotationStream {
   static constexpr int64_t windows_size() { return P::kUnits * kWaves; }
   // Units of one matrix collect a wavefront in lanes first, to transpose it.
   static constexpr int64_t buffer_size(int64_t n) {
-    return P::kWidth > 1 ? 0 : steps(n) * kValues * kEighMatrices;
+    return P::kWidth > 1 ? 0 : steps(n) * kValues * P::kMatrices;
   }
 
   RotationStream(int64_t n, T* values, Window* windows, T* buffer)
       : n_(n), values_(values), windows_(windows), buffer_(buffer) {}
 
   // Records up to kWavefront sweeps; false if there was nothing left to do.
-  bool record(LockstepQl& ql);
+  bool record(LockstepQl<D>& ql);
 
   bool full() const { return filled_ == kWaves; }
   void clear() { filled_ = 0; }
@@ -63,11 +65,11 @@ class RotationStream {
   }
   // Where a sweep has its t of a group of lanes, and s after it; steps are kLaneWidth * kValues
   // values apart.
-  static constexpr int64_t kLaneWidth = P::kWidth > 1 ? P::kWidth : kEighLanes;
+  static constexpr int64_t kLaneWidth = P::kWidth > 1 ? P::kWidth : P::kLaneCount;
   T* lanes_of(int group, int64_t step, int sweep) const;
   static KRONEXT_INLINE void put(T* to, Lane t, Lane s);
   void transpose_buffer(int64_t first_step, int64_t last_step);
-  void set_windows(const LaneWindows& lanes);
+  void set_windows(const LaneWindows<D>& lanes);
 
   int64_t n_;
   T* values_;
@@ -76,58 +78,59 @@ class RotationStream {
   int64_t filled_ = 0;
 };
 
-template <class T, LanesHold kLanesHold>
-T* RotationStream<T, kLanesHold>::lanes_of(int group, int64_t step, int sweep) const {
-  const int first = group * kEighLanes;
+template <class P>
+auto RotationStream<P>::lanes_of(int group, int64_t step, int sweep) const -> T* {
+  const int first = group * P::kLaneCount;
   T* lanes = P::kWidth > 1 ? wave_of(first / P::kWidth, filled_) + first % P::kWidth
-                           : buffer_ + group * steps(n_) * kValues * kEighLanes;
+                           : buffer_ + group * steps(n_) * kValues * P::kLaneCount;
   return lanes + (step * kValues + 2 * sweep) * kLaneWidth;
 }
 
-template <class T, LanesHold kLanesHold>
-KRONEXT_INLINE void RotationStream<T, kLanesHold>::put(T* to, Lane t, Lane s) {
-  store<T, kEighLanes>(to, P::narrow(t));
-  store<T, kEighLanes>(to + kLaneWidth, P::narrow(s));
+template <class P>
+KRONEXT_INLINE void RotationStream<P>::put(T* to, Lane t, Lane s) {
+  store<T, P::kLaneCount>(to, P::template narrow<D>(t));
+  store<T, P::kLaneCount>(to + kLaneWidth, P::template narrow<D>(s));
 }
 
-template <class T, LanesHold kLanesHold>
-void RotationStream<T, kLanesHold>::transpose_buffer(int64_t first_step, int64_t last_step) {
-  typename P::Narrow block[kEighLanes];
+template <class P>
+void RotationStream<P>::transpose_buffer(int64_t first_step, int64_t last_step) {
+  constexpr int kCount = P::kLaneCount;
+  Vector<T, kCount> block[kCount];
   for (int g = 0; g < kEighGroups; ++g) {
     const T* from = lanes_of(g, first_step, 0);
-    for (int64_t k = first_step * kValues; k < last_step * kValues; k += kEighLanes) {
-#pragma GCC unroll 8
-      for (int q = 0; q < kEighLanes; ++q, from += kEighLanes) block[q] = load<T, kEighLanes>(from);
-      Transpose<T, kEighLanes>::run(block);
-#pragma GCC unroll 8
-      for (int q = 0; q < kEighLanes; ++q)
-        store<T, kEighLanes>(wave_of(g * kEighLanes + q, filled_) + k, block[q]);
+    for (int64_t k = first_step * kValues; k < last_step * kValues; k += kCount) {
+#pragma GCC unroll 16
+      for (int q = 0; q < kCount; ++q, from += kCount) block[q] = load<T, kCount>(from);
+      Transpose<T, kCount>::run(block);
+#pragma GCC unroll 16
+      for (int q = 0; q < kCount; ++q)
+        store<T, kCount>(wave_of(g * kCount + q, filled_) + k, block[q]);
     }
   }
 }
 
-template <class T, LanesHold kLanesHold>
-void RotationStream<T, kLanesHold>::set_windows(const LaneWindows& lanes) {
+template <class P>
+void RotationStream<P>::set_windows(const LaneWindows<D>& lanes) {
   Window* windows = windows_ + filled_ * P::kUnits;
   for (int unit = 0; unit < P::kUnits; ++unit) windows[unit] = {int32_t(n_), -1};
-  for (int m = 0; m < kEighMatrices; ++m) {
+  for (int m = 0; m < P::kMatrices; ++m) {
     Window& all = windows[m / P::kWidth];
-    all.low = minimum(all.low, int32_t(lanes.low[m / kEighLanes][m % kEighLanes]));
-    all.high = maximum(all.high, int32_t(lanes.high[m / kEighLanes][m % kEighLanes]));
+    all.low = minimum(all.low, int32_t(lanes.low[m / P::kLaneCount][m % P::kLaneCount]));
+    all.high = maximum(all.high, int32_t(lanes.high[m / P::kLaneCount][m % P::kLaneCount]));
   }
 }
 
-template <class T, LanesHold kLanesHold>
-bool RotationStream<T, kLanesHold>::record(LockstepQl& ql) {
+template <class P>
+bool RotationStream<P>::record(LockstepQl<D>& ql) {
   SweepRange ranges[kWavefront], range{n_, 0};
-  LaneWindows windows;
+  LaneWindows<D> windows;
   for (int g = 0; g < kEighGroups; ++g) {
-    windows.low[g] = n_ - LaneMask{};
-    windows.high[g] = -1 - LaneMask{};
+    windows.low[g] = typename IntegerOf<D>::type(n_) - Mask<D>{};
+    windows.high[g] = -1 - Mask<D>{};
   }
   int sweeps = 0;
   for (; sweeps < kWavefront; ++sweeps) {
-    LaneWindows own;
+    LaneWindows<D> own;
     struct {
       T* end[kEighGroups];
       KRONEXT_INLINE void operator()(int group, int64_t i, Lane t, Lane s) const {
@@ -190,10 +193,10 @@ KRONEXT_INLINE void rotate(V* __restrict panel, const T* __restrict rotations, i
 }
 
 // All wavefronts of the stream over the panels of one unit.
-template <class T, LanesHold kLanesHold>
-void rotate_vectors(const Panels<T, kLanesHold>& panels,
-                    const RotationStream<T, kLanesHold>& stream, int64_t unit, T* vectors) {
-  using P = Panels<T, kLanesHold>;
+template <class P>
+void rotate_vectors(const P& panels, const RotationStream<P>& stream, int64_t unit,
+                    typename P::Value* vectors) {
+  using T = typename P::Value;
   for (int64_t p = 0; p < panels.count; ++p) {
     with_height<P::kMaxHeight>(panels.height(p), [&](auto height) {
       auto* panel = reinterpret_cast<Vector<T>*>(panels.panel(vectors, p));

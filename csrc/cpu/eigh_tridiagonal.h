@@ -12,25 +12,30 @@
 
 namespace kronext::cpu::KRONEXT_CPU {
 
+template <class D>
 struct Tridiagonal {
-  Lane* diagonal;      // n
-  Lane* off_diagonal;  // n; entry i couples i and i + 1, the last one is 0
-  Lane* tau;           // n; of the reflectors 2 .. n - 1
+  Vector<D>* diagonal;      // n
+  Vector<D>* off_diagonal;  // n; entry i couples i and i + 1, the last one is 0
+  Vector<D>* tau;           // n; of the reflectors 2 .. n - 1
 };
 
 // A rank-2 update that is still to be subtracted: v wT + w vT.
+template <class D>
 struct PendingUpdate {
-  const Lane* v;
-  const Lane* w;
+  const Vector<D>* v;
+  const Vector<D>* w;
 
-  KRONEXT_INLINE Lane at(int64_t i, int64_t j) const { return v[i] * w[j] + w[i] * v[j]; }
+  KRONEXT_INLINE Vector<D> at(int64_t i, int64_t j) const { return v[i] * w[j] + w[i] * v[j]; }
 };
 
 // Rows [first, first + Rows) of the lower triangle: A -= update, then p += A v for these entries
 // and, by symmetry, their mirror images.
-template <int Rows>
-KRONEXT_INLINE void update_and_multiply_rows(Lane* a, int64_t first, const PendingUpdate& update,
-                                             const Lane* __restrict v, Lane* __restrict p) {
+template <int Rows, class D>
+KRONEXT_INLINE void update_and_multiply_rows(Vector<D>* a, int64_t first,
+                                             const PendingUpdate<D>& update,
+                                             const Vector<D>* __restrict v,
+                                             Vector<D>* __restrict p) {
+  using Lane = Vector<D>;
   Lane* row[Rows];
   Lane row_v[Rows], row_p[Rows], update_v[Rows], update_w[Rows];
   for (int r = 0; r < Rows; ++r) {
@@ -63,40 +68,49 @@ KRONEXT_INLINE void update_and_multiply_rows(Lane* a, int64_t first, const Pendi
 }
 
 // A -= update and p = A v over the leading k x k block.
-inline void update_and_multiply(Lane* a, int64_t k, const PendingUpdate& update, const Lane* v,
-                                Lane* p) {
+template <class D>
+inline void update_and_multiply(Vector<D>* a, int64_t k, const PendingUpdate<D>& update,
+                                const Vector<D>* v, Vector<D>* p) {
   constexpr int kRows = kVectorRegisters / 8;  // four operands a row
-  for (int64_t i = 0; i < k; ++i) p[i] = Lane{};
+  for (int64_t i = 0; i < k; ++i) p[i] = Vector<D>{};
   int64_t i = 0;
-  for (; i + kRows <= k; i += kRows) update_and_multiply_rows<kRows>(a, i, update, v, p);
-  for (; i < k; ++i) update_and_multiply_rows<1>(a, i, update, v, p);
+  for (; i + kRows <= k; i += kRows) update_and_multiply_rows<kRows, D>(a, i, update, v, p);
+  for (; i < k; ++i) update_and_multiply_rows<1, D>(a, i, update, v, p);
 }
 
 // The reflector of row x[0 .. k] in place; x[k - 1] becomes 1.
-KRONEXT_INLINE void make_reflector(Lane* x, int64_t k, Lane& off_diagonal, Lane& tau) {
-  constexpr double kNothingLeft = 1e-290;  // of a matrix scaled to about 1
-  const Lane rest = dot(x, x, k - 1), pivot = x[k - 1], one = splat(1.0);
-  const LaneMask none = rest <= splat(kNothingLeft);
-  const Lane norm = square_root(pivot * pivot + rest);
-  const Lane image = pivot < 0 ? norm : -norm;
-  const Lane inverse = none ? Lane{} : one / (none ? one : pivot - image);
-  off_diagonal = none ? pivot : image;
-  tau = none ? Lane{} : (image - pivot) / (none ? one : image);
+template <class D>
+KRONEXT_INLINE void make_reflector(Vector<D>* x, int64_t k, Vector<D>& off_diagonal,
+                                   Vector<D>& tau) {
+  using Lane = Vector<D>;
+  // Of a matrix scaled to about 1.
+  constexpr D kNothingLeft = FloatFormat<D>::kFloor * FloatFormat<D>::kFloor;
+  const Lane rest = dot<D>(x, x, k - 1), pivot = x[k - 1], one = splat(D(1));
+  const Mask<D> none = rest <= splat(kNothingLeft);
+  const Lane square = none ? one : pivot * pivot + rest;
+  const Lane inverse_norm = reciprocal_square_root(square), norm = square * inverse_norm;
+  const Lane sum = absolute<D>(pivot) + norm, inverse_sum = reciprocal(sum);
+  const Lane inverse = none ? Lane{} : pivot < 0 ? -inverse_sum : inverse_sum;
+  off_diagonal = none ? pivot : pivot < 0 ? norm : -norm;
+  tau = none ? Lane{} : sum * inverse_norm;
   for (int64_t j = 0; j < k - 1; ++j) x[j] *= inverse;
   x[k - 1] = one;
 }
 
 // `w` and `p` are room for n vectors each.
-inline void tridiagonalize(Lane* a, int64_t n, const Tridiagonal& t, Lane* w, Lane* p) {
+template <class D>
+inline void tridiagonalize(Vector<D>* a, int64_t n, const Tridiagonal<D>& t, Vector<D>* w,
+                           Vector<D>* p) {
+  using Lane = Vector<D>;
   for (int64_t i = 0; i < n; ++i) w[i] = Lane{};
-  PendingUpdate update{w, w};
+  PendingUpdate<D> update{w, w};
   for (int64_t k = n - 1; k >= 2; --k) {
     Lane* v = a + triangle(k);
     for (int64_t j = 0; j <= k; ++j) v[j] -= update.at(k, j);
     t.diagonal[k] = v[k];
-    make_reflector(v, k, t.off_diagonal[k - 1], t.tau[k]);
-    update_and_multiply(a, k, update, v, p);
-    const Lane tau = t.tau[k], half = dot(p, v, k) * tau * 0.5;
+    make_reflector<D>(v, k, t.off_diagonal[k - 1], t.tau[k]);
+    update_and_multiply<D>(a, k, update, v, p);
+    const Lane tau = t.tau[k], half = dot<D>(p, v, k) * tau * D(0.5);
     for (int64_t j = 0; j < k; ++j) w[j] = (p[j] - half * v[j]) * tau;
     update.v = v;
   }

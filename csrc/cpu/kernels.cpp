@@ -10,8 +10,9 @@
 namespace kronext::cpu::KRONEXT_CPU {
 
 extern const Kernels kKernels{
-    .eigh_single = {eigh_group_size, eigh_workspace_bytes<float>, eigh_group<float>},
-    .eigh_double = {eigh_group_size, eigh_workspace_bytes<double>, eigh_group<double>},
+    .eigh_mixed = kEighMixed,
+    .eigh_float = kEighFloat,
+    .eigh_double = kEighDouble,
     .outer = kOuter,
     .power_iteration = kPowerIteration,
     .precondition = kPrecondition,

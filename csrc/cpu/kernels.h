@@ -11,17 +11,10 @@
 
 namespace kronext::cpu {
 
-// csrc/cpu/inverse_root.h says what they do.
-template <class T>
-struct EighKernel {
-  int64_t (*group_size)(int64_t n);
-  size_t (*workspace_bytes)(int64_t n);
-  void (*run)(const EighGroup<T>&, void* workspace);
-};
-
 struct Kernels {
-  EighKernel<float> eigh_single;
-  EighKernel<double> eigh_double;
+  const EighKernel<float>& eigh_mixed;
+  const EighKernel<float>& eigh_float;
+  const EighKernel<double>& eigh_double;
   const JobKernel<OuterSide>& outer;
   const PowerIterationKernel& power_iteration;
   const JobKernel<PreconditionProblem>& precondition;

@@ -105,15 +105,21 @@ struct PanelPacker {
       }
       return;
     }
+    const int whole = rows / kL * kL;
     for (int64_t k = 0; k < depth; ++k, x += depth_stride, panel += kW) {
-      for (int r = 0; r < rows; ++r) panel[r] = convert<T>(x[r]);
-      for (int r = rows; r < kW; ++r) panel[r] = 0;
+      if (whole) store(panel, load_converted<T>(x));
+      for (int r = whole; r < kW; r += kL) store(panel + r, Vector<T>{});
+      for (int r = whole; r < rows; ++r) panel[r] = convert<T>(x[r]);
     }
   }
 
   // Consecutive in memory along the depth: squares of kL x kL are transposed in registers.
   static void along_depth(const Source* x, int64_t depth, int64_t row_stride, int rows, T* panel) {
     for (int half = 0; half < kW; half += kL) {
+      if (half >= rows) {
+        for (int64_t k = 0; k < depth; ++k) store(panel + k * kW + half, Vector<T>{});
+        break;
+      }
       int64_t k = 0;
       for (; k + kL <= depth; k += kL) {
         Vector<T> square[kL];

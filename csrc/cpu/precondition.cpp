@@ -17,6 +17,11 @@ auto with_type(const PreconditionProblem& p, const F& f) {
   return f(Type<float>{});
 }
 
+// Each step reads all of right. Where that is more than the second-level cache holds, up to four
+// row panels share what comes from memory, as long as there remain steps for four threads.
+constexpr int64_t kCachedRight = 1 << 20;
+constexpr int64_t kMaxRowsOfStep = 4, kMinSteps = 4;
+
 // Where the packed operands lie, in values of the compute type.
 template <class T>
 struct Layout {
@@ -26,6 +31,7 @@ struct Layout {
   int64_t right_panels;  // columns of right, depth n
   int64_t right_stride;
   int64_t row_panel;  // one packed row panel of G or of left G, depth n
+  int64_t rows_of_step;
 
   explicit Layout(const PreconditionProblem& p)
       : rows(p.g.rows),
@@ -34,12 +40,19 @@ struct Layout {
         g_stride(panel_stride<T>(rows)),
         right_panels(p.right.data ? panel_count<T>(columns) : 0),
         right_stride(panel_stride<T>(columns)),
-        row_panel(panel_count<T>(columns) * kTileSize<T>) {}
+        row_panel(panel_count<T>(columns) * kTileSize<T>),
+        rows_of_step(1) {
+    if (right_panels * right_stride * int64_t(sizeof(T)) > kCachedRight) {
+      const int64_t shared = panel_count<T>(rows) / kMinSteps;
+      rows_of_step = maximum<int64_t>(1, minimum(shared, kMaxRowsOfStep));
+    }
+  }
 
+  int64_t steps() const { return ceil_divide(panel_count<T>(rows), rows_of_step); }
   int64_t right_offset() const { return g_panels * g_stride; }
   int64_t shared() const { return right_offset() + right_panels * right_stride; }
   int64_t scratch() const {
-    return panel_stride<T>(rows) + row_panel + kMaxStripTiles * kTileSize<T>;
+    return panel_stride<T>(rows) + rows_of_step * (row_panel + kMaxStripTiles * kTileSize<T>);
   }
 };
 
@@ -71,7 +84,7 @@ int64_t pack_steps(const PreconditionProblem& p) {
 }
 
 int64_t steps(const PreconditionProblem& p) {
-  return with_type(p, [&](auto type) { return panel_count<typename decltype(type)::T>(p.g.rows); });
+  return with_type(p, [&](auto type) { return Layout<typename decltype(type)::T>(p).steps(); });
 }
 
 void pack(const PreconditionProblem& p, int64_t step, void* shared) {
@@ -94,12 +107,9 @@ void write_tile(const T* tile, const Matrix& out, int64_t row, int64_t column) {
   const int rows = panel_extent<T>(out.rows, row), columns = panel_extent<T>(out.columns, column);
   T* target = static_cast<T*>(out.data) + row * kPanel<T> * out.row_stride + column * kPanel<T>;
   for (int r = 0; r < rows; ++r, tile += kPanel<T>, target += out.row_stride) {
-    if (columns == kPanel<T>) {
-      store(target, load(tile));
-      store(target + kLanes<T>, load(tile + kLanes<T>));
-    } else {
-      for (int c = 0; c < columns; ++c) target[c] = tile[c];
-    }
+    store_first<T>(target, load(tile), columns);
+    if (columns > kLanes<T>)
+      store_first<T>(target + kLanes<T>, load(tile + kLanes<T>), columns - kLanes<T>);
   }
 }
 
@@ -121,58 +131,80 @@ double square_tile(const T* tile, int rows, int columns) {
   return sum;
 }
 
-// One row panel of a product with packed columns, written out strip by strip.
+// Row panels `row` and on of a product with packed columns, written out strip by strip. Returns the
+// sum of their squares, where those are wanted.
 template <class T>
-void multiply_out(const T* row_panel, const T* columns, int64_t stride, int64_t depth,
-                  const PreconditionProblem& p, int64_t row, T* tiles) {
+double multiply_out(const PanelRun<T>& rows, int64_t row, const T* columns, int64_t stride,
+                    int64_t depth, const PreconditionProblem& p, T* tiles) {
   const Matrix& out = p.out;
   const int64_t count = panel_count<T>(out.columns);
   double squares = 0;
   const int64_t width = strip_width(stride * int64_t(sizeof(T)));
   for (int64_t first = 0; first < count; first += width) {
     const int64_t last = minimum(count, first + width);
-    multiply_strip(row_panel, columns + first * stride, stride, depth, last - first,
-                   panel_extent<T>(out.rows, row), panel_extent<T>(out.columns, last - 1), false,
-                   tiles);
-    for (int64_t column = first; column < last; ++column) {
-      const T* tile = tiles + (column - first) * kTileSize<T>;
-      write_tile(tile, out, row, column);
-      if (!p.squares) continue;
-      squares +=
-          square_tile(tile, panel_extent<T>(out.rows, row), panel_extent<T>(out.columns, column));
+    multiply_block<T>(
+        rows,
+        {columns + first * stride, stride, last - first, panel_extent<T>(out.columns, last - 1)},
+        depth, false, tiles);
+    const T* tile = tiles;
+    for (int64_t r = 0; r < rows.count; ++r) {
+      for (int64_t column = first; column < last; ++column, tile += kTileSize<T>) {
+        write_tile(tile, out, row + r, column);
+        if (!p.squares) continue;
+        squares += square_tile(tile, panel_extent<T>(out.rows, row + r),
+                               panel_extent<T>(out.columns, column));
+      }
     }
   }
-  if (p.squares) p.squares[row] = squares;
+  return squares;
 }
 
+// Row panel `row` of left G, packed.
 template <class T>
-void run_row(const PreconditionProblem& p, int64_t row, const T* shared, T* scratch) {
-  const Layout<T> layout(p);
-  T* left_panel = scratch;
-  T* row_panel = left_panel + panel_stride<T>(layout.rows);
-  T* tiles = row_panel + layout.row_panel;
-  const T* right = shared + layout.right_offset();
-  if (p.left.data) {
-    pack_panel<T>(p.left, row * kPanel<T>, left_panel);
-    if (!p.right.data) {
-      multiply_out(left_panel, shared, layout.g_stride, layout.rows, p, row, tiles);
-      return;
-    }
-    for (int64_t column = 0; column < layout.g_panels; ++column) {
-      multiply_strip(shared + column * layout.g_stride, left_panel, 0, layout.rows, 1,
-                     panel_extent<T>(layout.columns, column), panel_extent<T>(layout.rows, row),
-                     false, row_panel + column * kTileSize<T>);
-    }
-  } else {
-    pack_panel<T>(p.g, row * kPanel<T>, row_panel);
+void multiply_left(const PreconditionProblem& p, const Layout<T>& layout, int64_t row,
+                   const T* g_panels, T* left_panel, T* row_panel) {
+  pack_panel<T>(p.left, row * kPanel<T>, left_panel);
+  for (int64_t column = 0; column < layout.g_panels; ++column) {
+    multiply_strip(g_panels + column * layout.g_stride, left_panel, 0, layout.rows, 1,
+                   panel_extent<T>(layout.columns, column), panel_extent<T>(layout.rows, row),
+                   false, row_panel + column * kTileSize<T>);
   }
-  multiply_out(row_panel, right, layout.right_stride, layout.columns, p, row, tiles);
+}
+
+// Returns the sum of squares that the step made, where they are wanted.
+template <class T>
+double run_step(const PreconditionProblem& p, int64_t step, const T* shared, T* scratch) {
+  const Layout<T> layout(p);
+  const int64_t first = step * layout.rows_of_step,
+                last = minimum(panel_count<T>(layout.rows), first + layout.rows_of_step);
+  T* left_panel = scratch;
+  T* row_panels = left_panel + panel_stride<T>(layout.rows);
+  T* tiles = row_panels + layout.rows_of_step * layout.row_panel;
+  const int last_extent = panel_extent<T>(layout.rows, last - 1);
+  if (!p.right.data) {
+    pack_panel<T>(p.left, first * kPanel<T>, left_panel);
+    return multiply_out<T>({left_panel, 0, 1, last_extent}, first, shared, layout.g_stride,
+                           layout.rows, p, tiles);
+  }
+  for (int64_t row = first; row < last; ++row) {
+    T* row_panel = row_panels + (row - first) * layout.row_panel;
+    if (p.left.data) {
+      multiply_left(p, layout, row, shared, left_panel, row_panel);
+    } else {
+      pack_panel<T>(p.g, row * kPanel<T>, row_panel);
+    }
+  }
+  return multiply_out<T>({row_panels, layout.row_panel, last - first, last_extent}, first,
+                         shared + layout.right_offset(), layout.right_stride, layout.columns, p,
+                         tiles);
 }
 
 void run(const PreconditionProblem& p, int64_t step, const void* shared, void* scratch) {
   with_type(p, [&](auto type) {
     using T = typename decltype(type)::T;
-    run_row<T>(p, step, static_cast<const T*>(shared), static_cast<T*>(scratch));
+    const double squares =
+        run_step<T>(p, step, static_cast<const T*>(shared), static_cast<T*>(scratch));
+    if (p.squares) p.squares[step] = squares;
   });
 }
 

@@ -1,9 +1,11 @@
 // out <- left G right on packed panels, the intermediate left G never leaving the cache.
 //
-// The columns of G and of right are packed once (shared). A step makes one row panel of the output:
+// The columns of G and of right are packed once (shared). A step makes a row panel of the output:
 // it multiplies its panel of left with every panel of G, operands exchanged, so that each finished
 // tile of left G is, as it lies, a piece of the packed row panel that the product with right needs
-// next. m n (m + n) multiply-adds; bytes: both factors and G once, their panels, out once.
+// next. Steps on a large right factor make several row panels at once: what comes from memory then
+// serves all of them. m n (m + n) multiply-adds; bytes: both factors and G once, their panels, out
+// once.
 #pragma once
 
 #include "csrc/core/job.h"
@@ -11,7 +13,7 @@
 
 namespace kronext::cpu::KRONEXT_CPU {
 
-// One pack step a panel of G or right, one step a row panel of the output.
+// One pack step a panel of G or right, one step up to four row panels of the output.
 extern const JobKernel<PreconditionProblem> kPrecondition;
 
 }  // namespace kronext::cpu::KRONEXT_CPU

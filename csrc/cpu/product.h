@@ -62,20 +62,45 @@ void multiply_tile(const T* left, const T* right, int64_t depth, int rows, int c
   }
 }
 
+// Consecutive panels of an operand, `stride` values apart; the last one has `last_extent` rows (or
+// columns).
+template <class T>
+struct PanelRun {
+  const T* first;
+  int64_t stride;
+  int64_t count;
+  int last_extent;
+
+  int extent(int64_t panel) const { return panel + 1 < count ? kPanel<T> : last_extent; }
+};
+
+// The tiles of row panels against column panels: tile (r, c) is written to tiles + (r *
+// columns.count + c) * kTileSize<T>. Several row panels share each piece of the column panels while
+// it is in the second-level cache.
+template <class T>
+void multiply_block(const PanelRun<T>& rows, const PanelRun<T>& columns, int64_t depth,
+                    bool accumulate, T* tiles) {
+  const int64_t chunks = maximum<int64_t>(1, ceil_divide(depth, kChunk<T>));
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    const int64_t begin = chunk * depth / chunks, end = (chunk + 1) * depth / chunks;
+    T* tile = tiles;
+    for (int64_t r = 0; r < rows.count; ++r) {
+      for (int64_t c = 0; c < columns.count; ++c, tile += kTileSize<T>) {
+        multiply_tile(rows.first + r * rows.stride + begin * kPanel<T>,
+                      columns.first + c * columns.stride + begin * kPanel<T>, end - begin,
+                      rows.extent(r), columns.extent(c), accumulate || chunk > 0, tile);
+      }
+    }
+  }
+}
+
 // The tiles of one row panel against `count` column panels that lie `stride` values apart; the last
 // one has `last_columns` columns. Tile t is written to tiles + t * kTileSize<T>.
 template <class T>
 void multiply_strip(const T* left, const T* right, int64_t stride, int64_t depth, int64_t count,
                     int rows, int last_columns, bool accumulate, T* tiles) {
-  const int64_t chunks = maximum<int64_t>(1, ceil_divide(depth, kChunk<T>));
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    const int64_t begin = chunk * depth / chunks, end = (chunk + 1) * depth / chunks;
-    for (int64_t t = 0; t < count; ++t) {
-      multiply_tile(left + begin * kPanel<T>, right + t * stride + begin * kPanel<T>, end - begin,
-                    rows, t + 1 < count ? kPanel<T> : last_columns, accumulate || chunk > 0,
-                    tiles + t * kTileSize<T>);
-    }
-  }
+  multiply_block<T>({left, 0, 1, rows}, {right, stride, count, last_columns}, depth, accumulate,
+                    tiles);
 }
 
 // Rows (or columns) of panel `index` of a side with `extent` of them.

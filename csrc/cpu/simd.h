@@ -70,6 +70,35 @@ KRONEXT_INLINE void store(T* p, Vector<T, Lanes> v) {
   *reinterpret_cast<typename VectorTypes<T, Lanes>::Unaligned*>(p) = v;
 }
 
+// The first `count` values of a vector, the others 0; nothing past them is touched. count may be
+// less than 1 or more than the vector holds.
+template <class T, int Lanes = kLanes<T>>
+KRONEXT_INLINE Vector<T, Lanes> load_first(const T* p, int64_t count) {
+  if (count >= Lanes) return load<T, Lanes>(p);
+#if defined(__AVX512F__)
+  const uint32_t mask = count > 0 ? (1u << count) - 1 : 0;
+  if constexpr (sizeof(Vector<T, Lanes>) == 64 && sizeof(T) == 4)
+    return (Vector<T, Lanes>)_mm512_maskz_loadu_ps(mask, p);
+  if constexpr (sizeof(Vector<T, Lanes>) == 64 && sizeof(T) == 8)
+    return (Vector<T, Lanes>)_mm512_maskz_loadu_pd(mask, p);
+#endif
+  Vector<T, Lanes> v{};
+  for (int64_t k = 0; k < count; ++k) v[k] = p[k];
+  return v;
+}
+template <class T, int Lanes = kLanes<T>>
+KRONEXT_INLINE void store_first(T* p, Vector<T, Lanes> v, int64_t count) {
+  if (count >= Lanes) return store<T, Lanes>(p, v);
+#if defined(__AVX512F__)
+  const uint32_t mask = count > 0 ? (1u << count) - 1 : 0;
+  if constexpr (sizeof(Vector<T, Lanes>) == 64 && sizeof(T) == 4)
+    return _mm512_mask_storeu_ps(p, mask, (__m512)v);
+  if constexpr (sizeof(Vector<T, Lanes>) == 64 && sizeof(T) == 8)
+    return _mm512_mask_storeu_pd(p, mask, (__m512d)v);
+#endif
+  for (int64_t k = 0; k < count; ++k) p[k] = v[k];
+}
+
 // `x - 0` is a plain broadcast; GCC keeps `x + 0` as an addition because -0 + 0 is +0.
 template <class T, int Lanes = kLanes<T>>
 KRONEXT_INLINE Vector<T, Lanes> splat(T x) {
@@ -169,6 +198,16 @@ KRONEXT_INLINE Vector<double> square_root(Vector<double> x) {
   return x;
 #endif
 }
+KRONEXT_INLINE Vector<float> square_root(Vector<float> x) {
+#if defined(__AVX512F__)
+  return (Vector<float>)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);
+#elif defined(__AVX2__)
+  return (Vector<float>)_mm256_sqrt_ps((__m256)x);
+#else
+  for (int lane = 0; lane < kLanes<float>; ++lane) x[lane] = __builtin_sqrtf(x[lane]);
+  return x;
+#endif
+}
 
 // 1 / x and 1 / sqrt(x) of normal x > 0, within a few units in the last place: a series on a 14-bit
 // estimate takes half the time of AVX-512's division and square root.
@@ -181,6 +220,14 @@ KRONEXT_INLINE Vector<double> reciprocal(Vector<double> x) {
   return 1.0 / x;
 #endif
 }
+KRONEXT_INLINE Vector<float> reciprocal(Vector<float> x) {
+#if defined(__AVX512F__)
+  const Vector<float> y = (Vector<float>)_mm512_maskz_rcp14_ps(0xffff, (__m512)x);
+  return y + y * (1.0f - x * y);
+#else
+  return 1.0f / x;
+#endif
+}
 KRONEXT_INLINE Vector<double> reciprocal_square_root(Vector<double> x) {
 #if defined(__AVX512F__)
   const Vector<double> y = (Vector<double>)_mm512_maskz_rsqrt14_pd(0xff, (__m512d)x);
@@ -188,6 +235,15 @@ KRONEXT_INLINE Vector<double> reciprocal_square_root(Vector<double> x) {
   return y + (y * r) * ((0.5 + 0.375 * r) + (r * r) * (0.3125 + 0.2734375 * r));
 #else
   return 1.0 / square_root(x);
+#endif
+}
+KRONEXT_INLINE Vector<float> reciprocal_square_root(Vector<float> x) {
+#if defined(__AVX512F__)
+  const Vector<float> y = (Vector<float>)_mm512_maskz_rsqrt14_ps(0xffff, (__m512)x);
+  const Vector<float> r = 1.0f - (x * y) * y;
+  return y + (y * r) * (0.5f + 0.375f * r);
+#else
+  return 1.0f / square_root(x);
 #endif
 }
 

@@ -12,55 +12,39 @@ namespace kronext::cpu::KRONEXT_CPU {
 template <class T, class C>
 struct SymmetricTile {
   static constexpr int kW = kPanel<T>, kL = kLanes<T>;
-  using Narrow = Vector<C, kL>;
   T decay, weight;  // decay 0: C is not read
 
-  KRONEXT_INLINE T blend(T sum, const C* old) const {
-    return decay == T(0) ? weight * sum : weight * sum + decay * T(*old);
-  }
-
-  // A full tile on or below the diagonal: lower points at its first element, upper at the first
-  // element of its mirror (the same one on the diagonal).
-  void write_full(const T* tile, C* lower, C* upper, int64_t stride, bool diagonal) const {
+  // A square of the tile, of which `rows` x `columns` lie in the matrix (kWhole: all): lower points
+  // at its first element, upper at the first element of its mirror (the same one on the diagonal).
+  template <bool kWhole>
+  KRONEXT_INLINE void write_square(const T* tile, C* lower, C* upper, int64_t stride, int64_t rows,
+                                   int64_t columns, bool on_diagonal) const {
     const Vector<T> old_scale = splat(decay), new_scale = splat(weight);
+    if (kWhole) rows = columns = kL;
     Mask<T> lane;
     for (int i = 0; i < kL; ++i) lane[i] = i;
-    for (int r0 = 0; r0 < kW; r0 += kL) {
-      for (int c0 = 0; c0 < (diagonal ? r0 + kL : kW); c0 += kL) {
-        Vector<T> square[kL], mirror[kL];
+    Vector<T> square[kL], mirror[kL];
 #pragma GCC unroll 16
-        for (int r = 0; r < kL; ++r) {
-          square[r] = new_scale * load(tile + (r0 + r) * kW + c0);
-          if (decay != T(0)) {
-            square[r] += old_scale * load_converted<T>(lower + (r0 + r) * stride + c0);
-          }
-          mirror[r] = square[r];
-        }
-        Transpose<T>::run(mirror);
-        const bool on_diagonal = diagonal && r0 == c0;
-#pragma GCC unroll 16
-        for (int r = 0; r < kL; ++r) {
-          const Mask<T> from_lower = on_diagonal ? lane <= r : lane >= 0;
-          store<C, kL>(lower + (r0 + r) * stride + c0,
-                       __builtin_convertvector(from_lower ? square[r] : mirror[r], Narrow));
-          if (!on_diagonal) {
-            store<C, kL>(upper + (c0 + r) * stride + r0,
-                         __builtin_convertvector(mirror[r], Narrow));
-          }
+    for (int r = 0; r < kL; ++r) {
+      square[r] = Vector<T>{};
+      if (kWhole || r < rows) {
+        square[r] = new_scale * load(tile + r * kW);
+        if (decay != T(0)) {
+          const Vector<C, kL> old = load_first<C, kL>(lower + r * stride, columns);
+          square[r] += old_scale * __builtin_convertvector(old, Vector<T>);
         }
       }
+      mirror[r] = square[r];
     }
-  }
-
-  // A tile that the edge cuts.
-  void write_partial(const T* tile, C* lower, C* upper, int64_t stride, int rows, int columns,
-                     bool diagonal) const {
-    for (int r = 0; r < rows; ++r) {
-      for (int c = 0; c < (diagonal ? r + 1 : columns); ++c) {
-        const C value = C(blend(tile[r * kW + c], lower + r * stride + c));
-        lower[r * stride + c] = value;
-        upper[c * stride + r] = value;
-      }
+    Transpose<T>::run(mirror);
+#pragma GCC unroll 16
+    for (int r = 0; r < kL; ++r) {
+      const Mask<T> from_lower = on_diagonal ? lane <= r : lane >= 0;
+      const Vector<T> value = from_lower ? square[r] : mirror[r];
+      if (kWhole || r < rows)
+        store_first<C, kL>(lower + r * stride, convert<C, T, kL>(value), columns);
+      if (!on_diagonal && (kWhole || r < columns))
+        store_first<C, kL>(upper + r * stride, convert<C, T, kL>(mirror[r]), rows);
     }
   }
 
@@ -69,11 +53,18 @@ struct SymmetricTile {
              int64_t column) const {
     C* lower = matrix + row * kW * stride + column * kW;
     C* upper = matrix + column * kW * stride + row * kW;
-    const int rows = panel_extent<T>(dim, row);
-    if (rows == kW) {
-      write_full(tile, lower, upper, stride, row == column);
-    } else {
-      write_partial(tile, lower, upper, stride, rows, panel_extent<T>(dim, column), row == column);
+    const int rows = panel_extent<T>(dim, row), columns = panel_extent<T>(dim, column);
+    for (int r = 0; r < rows; r += kL) {
+      for (int c = 0; c < (row == column ? r + 1 : columns); c += kL) {
+        const T* square = tile + r * kW + c;
+        C *below = lower + r * stride + c, *above = upper + c * stride + r;
+        const bool on_diagonal = row == column && r == c;
+        if (r + kL <= rows && c + kL <= columns) {
+          write_square<true>(square, below, above, stride, kL, kL, on_diagonal);
+        } else {
+          write_square<false>(square, below, above, stride, rows - r, columns - c, on_diagonal);
+        }
+      }
     }
   }
 };

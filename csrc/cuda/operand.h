@@ -36,10 +36,6 @@ KRONEXT_HOST_DEVICE Operand matrix_of(const SampledOperand& operand, int& chunk)
   return matrix;
 }
 
-inline int64_t bytes_of(Dtype dtype) {
-  return dtype == Dtype::kFloat64 ? 8 : dtype == Dtype::kFloat32 ? 4 : 2;
-}
-
 // Whether rows so far apart all begin at multiples of 16 bytes.
 inline bool has_aligned_rows(const void* data, int64_t step_bytes) {
   return uintptr_t(data) % 16 == 0 && step_bytes % 16 == 0;

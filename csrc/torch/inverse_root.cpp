@@ -14,26 +14,29 @@ static void solve(const Request& request, const std::vector<SpectralBatch>& batc
       (batch.wide() ? wide : single).push_back(problem);
     });
   }
-  const Damping* damping = request.damping ? &*request.damping : nullptr;
   int32_t* out = static_cast<int32_t*>(info.data_ptr());
-  solve_spectral<float>(single, damping, request.keep_failed, out);
-  solve_spectral<double>(wide, damping, request.keep_failed, out);
+  solve_spectral<float>(single, request, out);
+  solve_spectral<double>(wide, request, out);
 }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(kronext, m) {
-  m.def("eigh(Tensor A, *, Tensor? basis=None) -> (Tensor values, Tensor vectors, Tensor info)");
+  m.def(
+      "eigh(Tensor A, *, str precision='mixed', Tensor? basis=None) -> (Tensor values, Tensor "
+      "vectors, Tensor info)");
   m.def(
       "inverse_root(Tensor A, float root, *, float eps=0.0, float relative_eps=0.0, "
-      "Tensor? basis=None) -> (Tensor root, Tensor basis, Tensor values, Tensor info)");
+      "str precision='mixed', Tensor? basis=None) -> (Tensor root, Tensor basis, Tensor values, "
+      "Tensor info)");
   m.def(
       "inverse_root_list(Tensor[] As, float root, *, float eps=0.0, float relative_eps=0.0, "
-      "Tensor[] bases) -> (Tensor[] roots, Tensor[] bases, Tensor[] values, Tensor info)");
+      "str precision='mixed', Tensor[] bases) -> (Tensor[] roots, Tensor[] bases, Tensor[] values, "
+      "Tensor info)");
   m.def(
       "inverse_root_(Tensor(a!) out, Tensor A, float root, *, float eps=0.0, "
-      "float relative_eps=0.0, Tensor? basis=None) -> Tensor info");
+      "float relative_eps=0.0, str precision='mixed', Tensor? basis=None) -> Tensor info");
   m.def(
       "inverse_root_list_(Tensor(a!)[] outs, Tensor[] As, float root, *, float eps=0.0, "
-      "float relative_eps=0.0, Tensor[] bases) -> Tensor info");
+      "float relative_eps=0.0, str precision='mixed', Tensor[] bases) -> Tensor info");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(kronext, CPU, m) {

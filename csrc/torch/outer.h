@@ -11,16 +11,17 @@
 namespace kronext {
 
 // Adds the sides of one (batched) gradient with one of its factors.
-inline void add_sides(const char* op, const char* name, const Tensor& factor, const Tensor& g,
-                      bool left, double decay, double weight, std::vector<OuterSide>& sides) {
+inline void add_sides(const char* op, const char* name, const TensorView& factor,
+                      const TensorView& g, bool left, double decay, double weight,
+                      std::vector<OuterSide>& sides) {
   check_same_device(op, name, factor, "G", g);
   check_matrices(op, "G", g);
   check_square(op, name, factor);
   check_dense(op, name, factor);
   const Dtype g_dtype = check_dtype(op, "G", g), dtype = check_factor_dtype(op, name, factor);
-  const int64_t dim = g.size(g.dim() - (left ? 2 : 1));
-  check(factor.size(factor.dim() - 1) == dim, op, name, " must be ", dim, " x ", dim,
-        " for G of shape ", shape_text(g), " (got ", name, ".shape=", shape_text(factor), ")");
+  const int64_t dim = left ? g.rows() : g.columns();
+  check(factor.rows() == dim, op, name, " must be ", dim, " x ", dim, " for G of shape ",
+        shape_text(g), " (got ", name, ".shape=", shape_text(factor), ")");
   const Shape batch = batch_shape(factor);
   check(broadcast(op, batch, batch_shape(g)) == batch, op,
         "the batch dimensions of G must broadcast to those of ", name,
@@ -37,14 +38,12 @@ inline void add_sides(const char* op, const char* name, const Tensor& factor, co
 using UpdateSides = void (*)(const char* op, const Tensor& where, std::vector<OuterSide>& sides);
 
 inline void check_written(const char* op, const std::vector<OuterSide>& sides) {
-  std::vector<Matrix> factors;
-  for (const OuterSide& side : sides) factors.push_back(side.factor);
-  check_disjoint(op, std::move(factors));
+  check_disjoint(op, sides, [](const OuterSide& side) -> const Matrix& { return side.factor; });
 }
 
 template <UpdateSides update>
-void outer_update_(std::optional<Tensor> l, std::optional<Tensor> r, const Tensor g, double decay,
-                   double weight) {
+void outer_update_(const std::optional<Tensor>& l, const std::optional<Tensor>& r, const Tensor& g,
+                   double decay, double weight) {
   const char* op = "outer_update_";
   std::vector<OuterSide> sides;
   check(l || r, op, "L or R must be given (got L=None, R=None)");
@@ -57,8 +56,9 @@ void outer_update_(std::optional<Tensor> l, std::optional<Tensor> r, const Tenso
 }
 
 template <UpdateSides update>
-void outer_update_list_(std::vector<Tensor> ls, std::vector<Tensor> rs, std::vector<Tensor> gs,
-                        std::vector<double> decays, std::vector<double> weights) {
+void outer_update_list_(const std::vector<Tensor>& ls, const std::vector<Tensor>& rs,
+                        const std::vector<Tensor>& gs, const std::vector<double>& decays,
+                        const std::vector<double>& weights) {
   const char* op = "outer_update_list_";
   const auto fits = [&](const std::vector<Tensor>& list) {
     return list.empty() || list.size() == gs.size();
@@ -70,14 +70,17 @@ void outer_update_list_(std::vector<Tensor> ls, std::vector<Tensor> rs, std::vec
   check_scalars(op, "weight", weights, gs.size());
   std::vector<OuterSide> sides;
   sides.reserve(ls.size() + rs.size());
+  if (gs.empty()) return;
+  const TensorView first(gs[0]);
   for (size_t i = 0; i < gs.size(); ++i) {
     const double decay = scalar_at(decays, i), weight = scalar_at(weights, i);
-    check_same_device(op, "G", gs[i], "the first G", gs[0]);
-    if (!ls.empty()) add_sides(op, "L", ls[i], gs[i], true, decay, weight, sides);
-    if (!rs.empty()) add_sides(op, "R", rs[i], gs[i], false, decay, weight, sides);
+    const TensorView g(gs[i]);
+    check_same_device(op, "G", g, "the first G", first);
+    if (!ls.empty()) add_sides(op, "L", ls[i], g, true, decay, weight, sides);
+    if (!rs.empty()) add_sides(op, "R", rs[i], g, false, decay, weight, sides);
   }
   check_written(op, sides);
-  if (!gs.empty()) update(op, gs[0], sides);
+  update(op, gs[0], sides);
 }
 
 }  // namespace kronext

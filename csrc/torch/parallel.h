@@ -5,10 +5,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <vector>
 
 #include "csrc/core/job.h"
-#include "csrc/torch/check.h"
+#include "csrc/torch/batch.h"
 
 namespace kronext {
 
@@ -42,11 +43,13 @@ void run_tasks(int64_t count, int64_t workers, const Task& task) {
 class Workspace {
  public:
   explicit Workspace(int64_t bytes)
-      : storage_(torch::stable::empty({bytes}, torch::headeronly::ScalarType::Byte)) {}
-  char* at(int64_t offset) const { return static_cast<char*>(storage_.data_ptr()) + offset; }
+      : storage_(empty_on_cpu({bytes}, torch::headeronly::ScalarType::Byte)),
+        memory_(static_cast<char*>(storage_.data_ptr())) {}
+  char* at(int64_t offset) const { return memory_ + offset; }
 
  private:
   Tensor storage_;
+  char* memory_;
 };
 
 inline int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -57,13 +60,16 @@ inline int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 template <class Item, class Work, class Together, class Apart>
 void share_out(std::vector<Item>& items, const Work& work, const Together& together,
                const Apart& apart) {
-  std::sort(items.begin(), items.end(),
-            [&](const Item& a, const Item& b) { return work(a) > work(b); });
+  const double threads = double(torch::stable::get_num_threads());
+  if (threads <= 1) return apart(items.data(), int64_t(items.size()), 0);
+  // Lists of many equal items are the longest ones.
+  if (!std::ranges::is_sorted(items, std::greater{}, work)) {
+    std::ranges::sort(items, std::greater{}, work);
+  }
   double rest = 0;
   for (const Item& item : items) rest += work(item);
-  const double threads = double(torch::stable::get_num_threads());
   size_t first = 0;
-  for (; threads > 1 && first < items.size() && work(items[first]) * 2 * threads > rest; ++first) {
+  for (; first < items.size() && work(items[first]) * 2 * threads > rest; ++first) {
     rest -= work(items[first]);
     together(items[first]);
   }
@@ -99,10 +105,9 @@ void run_jobs_apart(const JobKernel<Problem>& kernel, const Problem* problems, i
   run_tasks(count, workers, [&](int64_t index, int64_t worker) {
     const Problem& problem = problems[index];
     char* memory = space.at(worker * (shared + scratch));
-    for (int64_t step = 0; step < kernel.pack_steps(problem); ++step) {
-      kernel.pack(problem, step, memory);
-    }
-    for (int64_t step = 0; step < kernel.steps(problem); ++step) {
+    const int64_t pack_steps = kernel.pack_steps(problem), steps = kernel.steps(problem);
+    for (int64_t step = 0; step < pack_steps; ++step) kernel.pack(problem, step, memory);
+    for (int64_t step = 0; step < steps; ++step) {
       kernel.run(problem, step, memory, memory + shared);
     }
   });

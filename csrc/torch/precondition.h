@@ -11,40 +11,49 @@
 namespace kronext {
 
 // Checks one (batched) product, makes its output and adds its problems.
-inline Tensor add_problems(const char* op, const Tensor& g, const std::optional<Tensor>& left,
-                           const std::optional<Tensor>& right,
-                           std::vector<PreconditionProblem>& problems) {
+inline Tensor add_problems(const char* op, const TensorView& g, const Tensor* left,
+                           const Tensor* right, std::vector<PreconditionProblem>& problems) {
   using torch::headeronly::ScalarType;
   check_matrices(op, "G", g);
   check(left || right, op, "left or right must be given (got left=None, right=None)");
   const Dtype g_dtype = check_dtype(op, "G", g);
-  const int64_t m = g.size(g.dim() - 2), n = g.size(g.dim() - 1);
+  const int64_t m = g.rows(), n = g.columns();
   Shape batch = batch_shape(g);
-  bool wide = g_dtype == Dtype::kFloat64;
-  const auto check_side = [&](const char* name, const Tensor& t, int64_t size) {
+  Dtype dtype = g_dtype == Dtype::kFloat64 ? Dtype::kFloat64 : Dtype::kFloat32;
+  struct Side {
+    TensorView view;
+    Dtype dtype;
+  };
+  const auto checked_side = [&](const char* name, const Tensor* factor,
+                                int64_t size) -> std::optional<Side> {
+    if (!factor) return std::nullopt;
+    const TensorView t(*factor);
     check_same_device(op, name, t, "G", g);
     check_square(op, name, t);
-    check(t.size(t.dim() - 1) == size, op, name, " must be ", size, " x ", size, " for G of shape ",
+    check(t.rows() == size, op, name, " must be ", size, " x ", size, " for G of shape ",
           shape_text(g), " (got ", name, ".shape=", shape_text(t), ")");
-    wide |= check_factor_dtype(op, name, t) == Dtype::kFloat64;
+    const Side side{t, check_factor_dtype(op, name, t)};
+    if (side.dtype == Dtype::kFloat64) dtype = Dtype::kFloat64;
     batch = broadcast(op, batch, batch_shape(t));
+    return side;
   };
-  if (left) check_side("left", *left, m);
-  if (right) check_side("right", *right, n);
+  const auto left_side = checked_side("left", left, m),
+             right_side = checked_side("right", right, n);
 
-  const Tensor out =
-      empty_on(g, with_matrix(batch, m, n), wide ? ScalarType::Double : ScalarType::Float);
+  const Tensor result = empty_on(g, with_matrix(batch, m, n),
+                                 dtype == Dtype::kFloat64 ? ScalarType::Double : ScalarType::Float);
+  const TensorView out(result);
   const BatchView gs(g, batch), outs(out, batch);
-  const BatchView lefts(left ? *left : g, batch), rights(right ? *right : g, batch);
-  const auto side_at = [&](const std::optional<Tensor>& t, const BatchView& view, int64_t i) {
-    return t ? matrix_at(*t, check_dtype(op, "factor", *t), view.offset(i)) : Matrix{};
+  const BatchView lefts(left_side ? left_side->view : g, batch),
+      rights(right_side ? right_side->view : g, batch);
+  const auto side_at = [](const std::optional<Side>& side, const BatchView& entries, int64_t i) {
+    return side ? matrix_at(side->view, side->dtype, entries.offset(i)) : Matrix{};
   };
   for (int64_t i = 0, count = element_count(batch); i < count; ++i) {
-    problems.push_back({matrix_at(g, g_dtype, gs.offset(i)), side_at(left, lefts, i),
-                        side_at(right, rights, i),
-                        matrix_at(out, wide ? Dtype::kFloat64 : Dtype::kFloat32, outs.offset(i))});
+    problems.push_back({matrix_at(g, g_dtype, gs.offset(i)), side_at(left_side, lefts, i),
+                        side_at(right_side, rights, i), matrix_at(out, dtype, outs.offset(i))});
   }
-  return out;
+  return result;
 }
 
 // Makes products on the device of a tensor, and the sum of squares of each (of their dtype) where
@@ -53,9 +62,11 @@ using MakeProducts = void (*)(const char* op, const Tensor& where,
                               std::vector<PreconditionProblem>& problems, void* squares);
 
 template <MakeProducts make_products>
-Tensor precondition(const Tensor g, std::optional<Tensor> left, std::optional<Tensor> right) {
+Tensor precondition(const Tensor& g, const std::optional<Tensor>& left,
+                    const std::optional<Tensor>& right) {
   std::vector<PreconditionProblem> problems;
-  const Tensor out = add_problems("precondition", g, left, right, problems);
+  const Tensor out =
+      add_problems("precondition", g, left ? &*left : nullptr, right ? &*right : nullptr, problems);
   make_products("precondition", g, problems, nullptr);
   return out;
 }
@@ -72,19 +83,23 @@ inline std::vector<Tensor> add_problem_list(const char* op, const std::vector<Te
         "lefts and rights must be empty or as long as Gs (got len(lefts)=", lefts.size(),
         ", len(rights)=", rights.size(), ", len(Gs)=", gs.size(), ")");
   std::vector<Tensor> outs;
+  if (gs.empty()) return outs;
+  const TensorView first(gs[0]);
   for (size_t i = 0; i < gs.size(); ++i) {
     const auto side = [&](const std::vector<Tensor>& list) {
-      return list.empty() ? std::nullopt : std::optional<Tensor>(list[i]);
+      return list.empty() ? nullptr : &list[i];
     };
-    check_same_device(op, "G", gs[i], "the first G", gs[0]);
-    outs.push_back(add_problems(op, gs[i], side(lefts), side(rights), problems));
+    const TensorView g(gs[i]);
+    check_same_device(op, "G", g, "the first G", first);
+    outs.push_back(add_problems(op, g, side(lefts), side(rights), problems));
   }
   return outs;
 }
 
 template <MakeProducts make_products>
-std::vector<Tensor> precondition_list(std::vector<Tensor> gs, std::vector<Tensor> lefts,
-                                      std::vector<Tensor> rights) {
+std::vector<Tensor> precondition_list(const std::vector<Tensor>& gs,
+                                      const std::vector<Tensor>& lefts,
+                                      const std::vector<Tensor>& rights) {
   const char* op = "precondition_list";
   std::vector<PreconditionProblem> problems;
   const std::vector<Tensor> outs = add_problem_list(op, gs, lefts, rights, problems);
@@ -93,9 +108,9 @@ std::vector<Tensor> precondition_list(std::vector<Tensor> gs, std::vector<Tensor
 }
 
 template <MakeProducts make_products>
-std::tuple<std::vector<Tensor>, Tensor> precondition_list_with_squares(std::vector<Tensor> gs,
-                                                                       std::vector<Tensor> lefts,
-                                                                       std::vector<Tensor> rights) {
+std::tuple<std::vector<Tensor>, Tensor> precondition_list_with_squares(
+    const std::vector<Tensor>& gs, const std::vector<Tensor>& lefts,
+    const std::vector<Tensor>& rights) {
   const char* op = "precondition_list_with_squares";
   check(!gs.empty(), op, "there must be a gradient (got len(Gs)=0)");
   std::vector<PreconditionProblem> problems;

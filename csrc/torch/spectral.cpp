@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
+#include <functional>
 #include <limits>
 #include <string>
 
@@ -22,10 +22,13 @@ constexpr ScalarType kScalarType = sizeof(T) == 8 ? ScalarType::Double : ScalarT
 template <class T>
 constexpr Dtype kDtype = sizeof(T) == 8 ? Dtype::kFloat64 : Dtype::kFloat32;
 
-// Whether `count` matrices of size n go through the vector lanes together or take one float64
-// LAPACK call each. Measured (docs/numerics.md): one matrix alone costs about as much either way up
-// to 128, and every further one in the same call makes lanes cheaper.
-bool prefers_lanes(int64_t n, int64_t count) {
+// Whether `count` matrices of size n go through the vector lanes together or take one LAPACK call
+// each, in float64, or `plain`: in float32. Measured (docs/numerics.md): every further matrix in
+// the same call makes lanes cheaper; one alone costs as much as by LAPACK in float64 up to 128, in
+// float32 up to 32.
+bool prefers_lanes(int64_t n, int64_t count, bool plain) {
+  if (plain)
+    return n <= 32 || (n <= 128 ? count >= 2 : n <= 256 ? count >= 3 : n <= 512 && count >= 8);
   if (n <= 128) return true;
   return n <= 256 ? count >= 2 : n <= 512 && count >= 4;
 }
@@ -33,7 +36,7 @@ bool prefers_lanes(int64_t n, int64_t count) {
 // Whether a root alone is first tried from its basis, the matrices of a size one after the other.
 // That takes 4 to 7 n^3 multiply-adds of well-fed products: less than LAPACK or half-empty lanes
 // take, more than full lanes do. The bound that makes it safe needs root >= 1.
-bool prefers_basis(int64_t n, int64_t count, const Damping* damping) {
+bool prefers_basis(int64_t n, int64_t count, const std::optional<Damping>& damping) {
   return damping && damping->root >= 1 && n >= 96 && (n > 512 || count <= 3);
 }
 
@@ -46,23 +49,26 @@ int64_t lane_step(int64_t group, int64_t count) {
 }
 
 template <class T>
-const cpu::EighKernel<T>& eigh_kernel() {
+const EighKernel<T>& eigh_kernel(Precision precision) {
   if constexpr (sizeof(T) == 8) {
     return cpu::kernels().eigh_double;
   } else {
-    return cpu::kernels().eigh_single;
+    return precision == Precision::kMixed ? cpu::kernels().eigh_mixed : cpu::kernels().eigh_float;
   }
 }
 
 template <class T>
 struct Solver {
-  const Damping* damping;  // cutoff not yet set: it depends on the size
-  bool keep_failed;
+  const Request& request;
   int32_t* info;
-  const cpu::EighKernel<T>& kernel = eigh_kernel<T>();
+  const EighKernel<T>& kernel = eigh_kernel<T>(request.precision);
+
+  bool plain() const {
+    return sizeof(T) == sizeof(float) && request.precision == Precision::kFloat32;
+  }
 
   Damping damping_of_size(int64_t n) const {
-    Damping result = damping ? *damping : Damping{};
+    Damping result = request.damping.value_or(Damping{});
     result.cutoff = undamped_cutoff<T>(n);
     return result;
   }
@@ -85,60 +91,38 @@ struct Solver {
 
   // ---- many matrices of one size in lanes ------------------------------------------------------
 
-  int64_t lane_workspace(int64_t n) const {
-    const int64_t kept =
-        keep_failed ? kernel.group_size(n) * aligned(n * n * int64_t(sizeof(T))) : 0;
-    return aligned(int64_t(kernel.workspace_bytes(n))) + kept;
-  }
-
   void solve_in_lanes(const SpectralProblem* first, int64_t count, char* workspace) const {
-    const int64_t n = first->n, root_bytes = aligned(n * n * int64_t(sizeof(T)));
-    char* kept = workspace + aligned(int64_t(kernel.workspace_bytes(n)));
     std::vector<const T*> matrices(count);
     std::vector<T*> values(count), vectors(count), roots(count);
     std::vector<int32_t> status(count);
-    const Damping sized = damping_of_size(n);
+    const Damping sized = damping_of_size(first->n);
     for (int64_t i = 0; i < count; ++i) {
       matrices[i] = static_cast<const T*>(first[i].matrix);
       values[i] = static_cast<T*>(first[i].values);
       vectors[i] = static_cast<T*>(first[i].vectors);
-      roots[i] = keep_failed ? reinterpret_cast<T*>(kept + i * root_bytes)
-                             : static_cast<T*>(first[i].root);
+      roots[i] = static_cast<T*>(first[i].root);
     }
-    kernel.run({n, count, matrices.data(), n, first->values ? values.data() : nullptr,
+    kernel.run({first->n, count, matrices.data(), first->n, first->values ? values.data() : nullptr,
                 first->vectors ? vectors.data() : nullptr, first->root ? roots.data() : nullptr,
-                &sized, status.data()},
+                &sized, status.data(), request.keep_failed},
                workspace);
     for (int64_t i = 0; i < count; ++i) {
-      // LAPACK also decides about results that seem not to fit the type.
-      if (status[i] == kNotConverged || (status[i] == kDone && !fits(first[i], roots[i]))) {
+      if (status[i] == kNotConverged) {
         solve_with_lapack(first[i]);
-        continue;
+      } else {
+        info[first[i].info] = status[i];
       }
-      info[first[i].info] = status[i];
-      if (keep_failed && status[i] == kDone)
-        std::memcpy(first[i].root, roots[i], n * n * sizeof(T));
     }
   }
 
-  // Whether the results of the lanes are finite: the largest entries of a positive semi-definite
-  // root are on its diagonal, the largest eigenvalues at the ends.
-  static bool fits(const SpectralProblem& p, const T* root) {
-    const T* values = static_cast<const T*>(p.values);
-    if (values && !(std::isfinite(values[0]) && std::isfinite(values[p.n - 1]))) return false;
-    for (int64_t i = 0; p.root && i < p.n; ++i) {
-      if (!std::isfinite(root[i * p.n + i])) return false;
-    }
-    return true;
-  }
-
-  // ---- one matrix by LAPACK in float64 ---------------------------------------------------------
+  // ---- one matrix by LAPACK, in float64 unless less is asked for -------------------------------
 
   void solve_with_lapack(const SpectralProblem& p) const {
-    info[p.info] = try_lapack(p);
+    info[p.info] = plain() ? try_lapack<float>(p) : try_lapack<double>(p);
     if (info[p.info] != kDone) write_identity(p);
   }
 
+  template <class W>
   Info try_lapack(const SpectralProblem& p) const {
     const int64_t n = p.n;
     const T* a = static_cast<const T*>(p.matrix);
@@ -147,9 +131,9 @@ struct Solver {
         if (!std::isfinite(a[i * n + j])) return kNonFinite;
       }
     }
-    const Tensor wide = torch::stable::empty({n, n}, ScalarType::Double);
-    double* out = static_cast<double*>(wide.data_ptr());
-    for (int64_t i = 0; i < n * n; ++i) out[i] = double(a[i]);
+    const Tensor wide = empty_on_cpu({n, n}, kScalarType<W>);
+    W* out = static_cast<W*>(wide.data_ptr());
+    for (int64_t i = 0; i < n * n; ++i) out[i] = W(a[i]);
     std::array<StableIValue, 2> stack{torch::stable::detail::from(wide),
                                       torch::stable::detail::from(std::string("L"))};
     if (torch_call_dispatcher("aten::linalg_eigh", "", stack.data(), TORCH_ABI_VERSION) != 0) {
@@ -157,14 +141,15 @@ struct Solver {
     }
     const Tensor values = torch::stable::detail::to<Tensor>(stack[0]);
     const Tensor vectors = torch::stable::detail::to<Tensor>(stack[1]);
-    const double* lambda = static_cast<const double*>(values.data_ptr());
+    const W* found = static_cast<const W*>(values.data_ptr());
+    const std::vector<double> lambda(found, found + n);
     if (!representable(lambda, p)) return kNotConverged;
-    write_spectrum(p, lambda, vectors);
+    write_spectrum<W>(p, lambda, vectors);
     return kDone;
   }
 
   // Whether eigenvalues and root fit the type, told before anything is written.
-  bool representable(const double* lambda, const SpectralProblem& p) const {
+  bool representable(const std::vector<double>& lambda, const SpectralProblem& p) const {
     const double most = double(std::numeric_limits<T>::max());
     const Damping sized = damping_of_size(p.n);
     for (int64_t k = 0; k < p.n; ++k) {
@@ -174,9 +159,11 @@ struct Solver {
     return std::isfinite(lambda[p.n - 1]);
   }
 
-  void write_spectrum(const SpectralProblem& p, const double* values, const Tensor& vectors) const {
+  template <class W>
+  void write_spectrum(const SpectralProblem& p, const std::vector<double>& values,
+                      const Tensor& vectors) const {
     const int64_t n = p.n, row_stride = vectors.stride(0), column_stride = vectors.stride(1);
-    const double* v = static_cast<const double*>(vectors.data_ptr());
+    const W* v = static_cast<const W*>(vectors.data_ptr());
     for (int64_t k = 0; p.values && k < n; ++k) static_cast<T*>(p.values)[k] = T(values[k]);
     if (p.vectors)
       scale_columns(v, row_stride, column_stride, n, nullptr, static_cast<T*>(p.vectors));
@@ -194,12 +181,13 @@ struct Solver {
     run_jobs(cpu::kernels().outer, side);
   }
 
-  static void scale_columns(const double* v, int64_t row_stride, int64_t column_stride, int64_t n,
+  template <class W>
+  static void scale_columns(const W* v, int64_t row_stride, int64_t column_stride, int64_t n,
                             const double* scale, T* out) {
     for (int64_t i = 0; i < n; ++i) {
       for (int64_t k = 0; k < n; ++k) {
-        const double x = v[i * row_stride + k * column_stride];
-        out[i * n + k] = T(scale ? x * scale[k] : x);
+        const W x = v[i * row_stride + k * column_stride];
+        out[i * n + k] = T(scale ? double(x) * scale[k] : double(x));
       }
     }
   }
@@ -211,7 +199,7 @@ struct Solver {
     };
     for (int64_t k = 0; p.values && k < p.n; ++k) static_cast<T*>(p.values)[k] = T(1);
     if (p.vectors) identity(p.vectors);
-    if (p.root && !keep_failed) identity(p.root);
+    if (p.root && !request.keep_failed) identity(p.root);
   }
 };
 
@@ -233,11 +221,11 @@ void for_each_size(const std::vector<SpectralProblem>& problems, const F& f) {
 
 // Problems that their basis solves leave the list.
 template <class T>
-void solve_from_bases(const Solver<T>& solver, std::vector<SpectralProblem>& problems,
-                      const Damping* damping) {
+void solve_from_bases(const Solver<T>& solver, std::vector<SpectralProblem>& problems) {
+  if (std::ranges::none_of(problems, &SpectralProblem::basis)) return;
   std::vector<SpectralProblem> rest;
   for_each_size(problems, [&](int64_t begin, int64_t end) {
-    const bool warm = prefers_basis(problems[begin].n, end - begin, damping);
+    const bool warm = prefers_basis(problems[begin].n, end - begin, solver.request.damping);
     for (int64_t i = begin; i < end; ++i) {
       if (!warm || !solver.solve_from_basis(problems[i])) rest.push_back(problems[i]);
     }
@@ -248,12 +236,12 @@ void solve_from_bases(const Solver<T>& solver, std::vector<SpectralProblem>& pro
 }  // namespace
 
 template <class T>
-void solve_spectral(std::vector<SpectralProblem>& problems, const Damping* damping,
-                    bool keep_failed, int32_t* info) {
-  const Solver<T> solver{damping, keep_failed, info};
-  std::stable_sort(problems.begin(), problems.end(),
-                   [](const auto& a, const auto& b) { return a.n > b.n; });
-  solve_from_bases(solver, problems, damping);
+void solve_spectral(std::vector<SpectralProblem>& problems, const Request& request, int32_t* info) {
+  const Solver<T> solver{request, info};
+  if (!std::ranges::is_sorted(problems, std::greater{}, &SpectralProblem::n)) {
+    std::ranges::stable_sort(problems, std::greater{}, &SpectralProblem::n);
+  }
+  solve_from_bases(solver, problems);
   std::vector<Task> tasks;
   int64_t workspace_bytes = 0;
   double work = 0;
@@ -263,11 +251,14 @@ void solve_spectral(std::vector<SpectralProblem>& problems, const Damping* dampi
       for (int64_t i = begin; i < end; ++i) info[problems[i].info] = kDone;
       return;
     }
-    const bool lanes = prefers_lanes(n, end - begin);
-    const int64_t step = lanes ? lane_step(solver.kernel.group_size(n), end - begin) : 1;
+    const bool lanes = prefers_lanes(n, end - begin, solver.plain());
+    const int64_t step = lanes ? lane_step(solver.kernel.group_size, end - begin) : 1;
     for (int64_t i = begin; i < end; i += step)
       tasks.push_back({i, std::min(step, end - i), lanes});
-    if (lanes) workspace_bytes = std::max(workspace_bytes, solver.lane_workspace(n));
+    if (lanes) {
+      workspace_bytes =
+          std::max(workspace_bytes, aligned(int64_t(solver.kernel.workspace_bytes(n))));
+    }
     work += 10.0 * double(n) * double(n) * double(n) * double(end - begin);
   });
   const int64_t workers = worker_count(int64_t(tasks.size()), work);
@@ -282,7 +273,7 @@ void solve_spectral(std::vector<SpectralProblem>& problems, const Damping* dampi
   });
 }
 
-template void solve_spectral<float>(std::vector<SpectralProblem>&, const Damping*, bool, int32_t*);
-template void solve_spectral<double>(std::vector<SpectralProblem>&, const Damping*, bool, int32_t*);
+template void solve_spectral<float>(std::vector<SpectralProblem>&, const Request&, int32_t*);
+template void solve_spectral<double>(std::vector<SpectralProblem>&, const Request&, int32_t*);
 
 }  // namespace kronext

@@ -230,8 +230,8 @@ class WarmStart {
   bool find_vectors(std::vector<Block> blocks, float* q) const {
     std::stable_sort(blocks.begin(), blocks.end(),
                      [](const Block& a, const Block& b) { return a.size > b.size; });
-    const auto& eigh = cpu::kernels().eigh_single;
-    const int64_t group = std::max<int64_t>(1, eigh.group_size(block_size()) / 4);
+    const auto& eigh = cpu::kernels().eigh_mixed;
+    const int64_t group = std::max<int64_t>(1, eigh.group_size / 4);
     std::vector<std::pair<int64_t, int64_t>> tasks;  // runs of blocks of one size
     const int64_t total = int64_t(blocks.size());
     for (int64_t begin = 0, end; begin < total; begin = end) {
@@ -258,7 +258,7 @@ class WarmStart {
         vectors.push_back(q + blocks[k].first * block_size());
       }
       eigh.run({blocks[begin].size, end - begin, matrices.data(), n_, nullptr, vectors.data(),
-                nullptr, nullptr, info.data() + begin},
+                nullptr, nullptr, info.data() + begin, false},
                space.at(worker * workspace_bytes));
     });
     return std::all_of(info.begin(), info.end(), [](int32_t i) { return i == kDone; });

@@ -136,7 +136,7 @@ class Monitor:
         ]
         for block, gradient in pairs if products_due else []:
             block.fold_into_products(gradient)
-        for bucket in buckets(pairs, lambda pair: (pair[1].device, pair[1].dtype)):
+        for bucket in buckets(pairs, [(gradient.device, gradient.dtype) for _, gradient in pairs]):
             if factors_due:
                 _fold_into_factors(bucket)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -68,15 +70,18 @@ def call(op: Callable[..., Any], check: Callable[..., object], *args: Any, **kwa
 def call_in_place(
     op: Callable[..., Any],
     check: Callable[..., object],
-    written: Sequence[Tensor | None],
+    written: Sequence[Tensor],
     *args: Any,
     **kwargs: Any,
 ) -> Any:
     """`call` for an op that writes to `written`: autograd then knows that saved values are gone."""
     result = call(op, check, *args, **kwargs)
     if not torch.compiler.is_compiling():
-        changed = [t for t in written if t is not None and not t.is_inference()]
-        torch.autograd.graph.increment_version(changed)
+        try:
+            torch.autograd.graph.increment_version(written)
+        except RuntimeError:  # inference tensors have no version
+            changed = [t for t in written if not t.is_inference()]
+            torch.autograd.graph.increment_version(changed)
     return result
 
 
@@ -159,16 +164,11 @@ def check_batch(op: str, **tensors: Tensor) -> torch.Size:
         refuse(op, "batch dimensions must broadcast", **got)
 
 
-def check_list(
-    op: str, name: str, values: Sequence[Any] | None, reference: Sequence[Any]
-) -> Sequence[Any]:
-    """`values`, as long as the gradients that it belongs to; None stands for a list of None."""
-    if values is None:
-        return [None] * len(reference)
-    if len(values) != len(reference):
+def check_list(op: str, name: str, values: Sequence[Any] | None, reference: Sequence[Any]) -> None:
+    """A list as long as the gradients that it belongs to, or None."""
+    if values is not None and len(values) != len(reference):
         got = {f"len({name})": len(values), "len(Gs)": len(reference)}
         refuse(op, f"{name} must be as long as Gs", **got)
-    return values
 
 
 def scalars(value: float | Sequence[float]) -> list[float]:
@@ -185,19 +185,44 @@ def check_scalars(op: str, name: str, values: Sequence[float], reference: Sequen
         check_number(op, name, value)
 
 
-def or_none(values: Sequence[Any], reference: Sequence[Any]) -> Sequence[Any]:
+def or_none(values: Sequence[Any] | None, reference: Sequence[Any]) -> Sequence[Any]:
     """`values`, or None for each entry where a side that no entry has came as an empty list."""
     return values or [None] * len(reference)
 
 
+class Group(NamedTuple):
+    """Entries of a list that have the same sides; a side that they lack is an empty list."""
+
+    indices: Sequence[int]
+    lefts: Sequence[Any]
+    rights: Sequence[Any]
+    Gs: Sequence[Tensor]
+
+
 def group_by_side(
-    lefts: Sequence[Any], rights: Sequence[Any]
-) -> dict[tuple[bool, bool], list[int]]:
-    """Indices by which sides are None; compiled list ops take a side for every entry or none."""
-    groups: dict[tuple[bool, bool], list[int]] = {}
-    for index, (left, right) in enumerate(zip(lefts, rights, strict=True)):
-        groups.setdefault((left is None, right is None), []).append(index)
-    return groups
+    lefts: Sequence[Tensor | None] | None,
+    rights: Sequence[Tensor | None] | None,
+    Gs: Sequence[Tensor],
+) -> list[Group]:
+    """Groups for the compiled list ops, which take a side for every entry or for none."""
+    if not (_has_none(lefts) or _has_none(rights)):  # most lists: passed on as they are
+        return [Group(range(len(Gs)), lefts or [], rights or [], Gs)] if Gs else []
+    indices: dict[tuple[bool, bool], list[int]] = {}
+    for i in range(len(Gs)):
+        key = (
+            lefts is not None and lefts[i] is not None,
+            rights is not None and rights[i] is not None,
+        )
+        indices.setdefault(key, []).append(i)
+
+    def pick(values: Sequence[Any] | None, of: list[int]) -> list[Tensor]:
+        return [] if values is None or values[of[0]] is None else [values[i] for i in of]
+
+    return [Group(of, pick(lefts, of), pick(rights, of), pick(Gs, of)) for of in indices.values()]
+
+
+def _has_none(values: Sequence[Any] | None) -> bool:
+    return values is not None and any(map(operator.is_, values, itertools.repeat(None)))
 
 
 def check_number(op: str, name: str, value: object) -> None:

@@ -39,7 +39,8 @@ def outer_update_(
 
     Source: arXiv 2406.17748, Section 2 (Shampoo); Proposition 1.
     """
-    lib.call_in_place(_op, _check, (L, R), L, R, G, decay=decay, weight=weight)
+    written = [factor for factor in (L, R) if factor is not None]
+    lib.call_in_place(_op, _check, written, L, R, G, decay=decay, weight=weight)
 
 
 def outer_update_list_(
@@ -67,25 +68,23 @@ def outer_update_list_(
     Source: arXiv 2406.17748, Section 2 (Shampoo); Proposition 1.
     """
     op = "outer_update_list_"
-    lefts, rights = lib.check_list(op, "Ls", Ls, Gs), lib.check_list(op, "Rs", Rs, Gs)
+    lib.check_list(op, "Ls", Ls, Gs)
+    lib.check_list(op, "Rs", Rs, Gs)
     decays, weights = lib.scalars(decay), lib.scalars(weight)
     lib.check_scalars(op, "decay", decays, Gs)
     lib.check_scalars(op, "weight", weights, Gs)
-    groups = lib.group_by_side(lefts, rights)
-    if len(groups) > 1:
-        _check_list(lefts, rights, Gs, decay=decays, weight=weights)
-    for (no_left, no_right), indices in groups.items():
-        if no_left and no_right:
+    groups = lib.group_by_side(Ls, Rs, Gs)
+    if len(groups) > 1:  # nothing is written before everything is checked
+        _check_list(Ls, Rs, Gs, decay=decays, weight=weights)
+    for group in groups:
+        written = [*group.lefts, *group.rights]
+        if not written:
             continue
-        group_left = [] if no_left else [lefts[i] for i in indices]
-        group_right = [] if no_right else [rights[i] for i in indices]
         numbers = {
-            "decay": decays if len(decays) == 1 else [decays[i] for i in indices],
-            "weight": weights if len(weights) == 1 else [weights[i] for i in indices],
+            "decay": decays if len(decays) == 1 else [decays[i] for i in group.indices],
+            "weight": weights if len(weights) == 1 else [weights[i] for i in group.indices],
         }
-        gradients = [Gs[i] for i in indices]
-        written = [*group_left, *group_right]
-        lists = (group_left, group_right, gradients)
+        lists = (group.lefts, group.rights, group.Gs)
         lib.call_in_place(_op_list, _check_list, written, *lists, **numbers)
 
 
@@ -96,8 +95,8 @@ def _check(L: Tensor | None, R: Tensor | None, G: Tensor, *, decay: float, weigh
 
 
 def _check_list(
-    Ls: Sequence[Tensor | None],
-    Rs: Sequence[Tensor | None],
+    Ls: Sequence[Tensor | None] | None,
+    Rs: Sequence[Tensor | None] | None,
     Gs: Sequence[Tensor],
     *,
     decay: Sequence[float],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -72,9 +72,11 @@ def precondition_list(
     Source: arXiv 2406.17748, Section 2.
     """
     results: list[Tensor] = [torch.Tensor()] * len(Gs)
-    for indices, arguments in _groups("precondition_list", Gs, lefts, rights):
-        outputs = lib.call(_op_list, _check_list, *arguments)
-        for i, output in zip(indices, outputs, strict=True):
+    for group in _groups("precondition_list", Gs, lefts, rights):
+        outputs = lib.call(_op_list, _check_list, group.Gs, group.lefts, group.rights)
+        if len(outputs) == len(results):
+            return list(outputs)
+        for i, output in zip(group.indices, outputs, strict=True):
             results[i] = output
     return results
 
@@ -102,17 +104,20 @@ def precondition_list_with_squares(
 
     Source: Agarwal et al. 2020 (arXiv 2002.11803), grafting.
     """
-    results: list[Tensor] = [torch.Tensor()] * len(Gs)
-    squares: list[Tensor] = [torch.Tensor()] * len(Gs)
-    groups = list(_groups("precondition_list_with_squares", Gs, lefts, rights))
+    op = "precondition_list_with_squares"
+    groups = _groups(op, Gs, lefts, rights)
     if len(groups) > 1:
         _check_list_with_squares(Gs, lefts or [], rights or [])
-    for indices, arguments in groups:
-        outputs, flat = lib.call(_op_list_with_squares, _check_list_with_squares, *arguments)
+    results: list[Tensor] = [torch.Tensor()] * len(Gs)
+    squares: list[Tensor] = [torch.Tensor()] * len(Gs)
+    for group in groups:
+        outputs, flat = lib.call(
+            _op_list_with_squares, _check_list_with_squares, group.Gs, group.lefts, group.rights
+        )
         if len(groups) == 1:
-            return PreconditionedList(outputs, flat)
+            return PreconditionedList(list(outputs), flat)
         parts = flat.split([output.shape[:-2].numel() for output in outputs])
-        for i, output, part in zip(indices, outputs, parts, strict=True):
+        for i, output, part in zip(group.indices, outputs, parts, strict=True):
             results[i], squares[i] = output, part
     return PreconditionedList(results, torch.cat(squares) if squares else torch.empty(0))
 
@@ -122,15 +127,10 @@ def _groups(
     Gs: Sequence[Tensor],
     lefts: Sequence[Tensor | None] | None,
     rights: Sequence[Tensor | None] | None,
-) -> Iterator[tuple[list[int], tuple[list[Tensor], list[Tensor], list[Tensor]]]]:
-    """The entries that have the same sides, and the lists that the compiled op takes of them."""
-    left_list = lib.check_list(op, "lefts", lefts, Gs)
-    right_list = lib.check_list(op, "rights", rights, Gs)
-    for (no_left, no_right), indices in lib.group_by_side(left_list, right_list).items():
-        gradients = [Gs[i] for i in indices]
-        group_left = [] if no_left else [left_list[i] for i in indices]
-        group_right = [] if no_right else [right_list[i] for i in indices]
-        yield indices, (gradients, group_left, group_right)
+) -> list[lib.Group]:
+    lib.check_list(op, "lefts", lefts, Gs)
+    lib.check_list(op, "rights", rights, Gs)
+    return lib.group_by_side(lefts, rights, Gs)
 
 
 def _check(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kronext.optim.lists import buckets, empty_like_all
 from kronext.optim.options import Options
 
 FACTORS = ("left", "right")
@@ -44,6 +45,8 @@ class BlockedParameter:
         right: factors of the column side.
         left_root: inverse roots of `left`, times `c^{-p}`; empty before the first refresh.
         right_root: inverse roots of `right`.
+        block_shapes: the shape of each block, none where the parameter passes through.
+        is_one_matrix: whether its only block is the parameter as it stands.
     """
 
     def __init__(self, parameter: Tensor, options: Options | None) -> None:
@@ -57,18 +60,15 @@ class BlockedParameter:
         self.left_root: list[Tensor] = []
         self.right_root: list[Tensor] = []
         self.block_shapes: list[tuple[int, int]] = []
+        self.is_one_matrix = False
         matrix = matrix_shape(self.shape)
         if options is not None and matrix is not None:
             self.options = options
             self.matrix = matrix
-            self.grid = tuple(-(-side // options.block_size) for side in matrix)
-            heights, widths = map(_even_parts, matrix, self.grid)
-            self.block_shapes = [(height, width) for height in heights for width in widths]
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether there are roots to precondition with."""
-        return bool(self.left_root)
+            grid = tuple(-(-side // options.block_size) for side in matrix)
+            self.heights, self.widths = map(_even_parts, matrix, grid)
+            self.block_shapes = [(m, n) for m in self.heights for n in self.widths]
+            self.is_one_matrix = matrix == self.shape and len(self.block_shapes) == 1
 
     def read_step(self) -> int:
         """Return the step count, replays included; waits for the device where it counts."""
@@ -77,14 +77,10 @@ class BlockedParameter:
     def blocks(self, tensor: Tensor) -> list[Tensor]:
         """Return the blocks of a tensor of the parameter's shape, views where strides allow."""
         matrix = tensor if tensor.dim() == 2 else tensor.reshape(self.matrix)
-        rows, columns = self.grid
-        if rows == columns == 1:
-            return [matrix]
-        return [
-            block
-            for band in matrix.tensor_split(rows, 0)
-            for block in band.tensor_split(columns, 1)
-        ]
+        bands = matrix.split_with_sizes(self.heights, 0) if len(self.heights) > 1 else [matrix]
+        if len(self.widths) == 1:
+            return list(bands)
+        return [block for band in bands for block in band.split_with_sizes(self.widths, 1)]
 
     def create_factors(self) -> None:
         """Start both factors of every block at zero."""
@@ -101,7 +97,7 @@ class BlockedParameter:
         state: dict[str, Any] = {"step": self.read_step()}
         if self.left and self.options is not None:
             state["estimator"] = self.options.estimator
-        names = (FACTORS if self.left else ()) + (ROOTS if self.is_ready else ())
+        names = (FACTORS if self.left else ()) + (ROOTS if self.left_root else ())
         return state | {name: list(getattr(self, name)) for name in names}
 
     def check_state(self, label: str, state: Mapping[str, Any]) -> None:
@@ -145,6 +141,61 @@ class BlockedParameter:
         return torch.zeros(side, side, dtype=self._factor_dtype, device=self.parameter.device)
 
 
+def blocks_of(members: Sequence[BlockedParameter], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the blocks of one tensor for each parameter, as one list."""
+    pairs = zip(members, tensors, strict=True)
+    lists = [[t] if member.is_one_matrix else member.blocks(t) for member, t in pairs]
+    return [block for blocks in lists for block in blocks]
+
+
+def assembled(
+    members: Sequence[BlockedParameter], lists: Sequence[Sequence[Tensor]]
+) -> list[Tensor]:
+    """Return each list of blocks as one tensor of the shape of its parameter."""
+    wholes = [blocks[0] for blocks in lists]
+    cut = [k for k, blocks in enumerate(lists) if len(blocks) > 1]
+    for bucket in buckets(cut, [(wholes[k].device, wholes[k].dtype) for k in cut]):
+        dtype = wholes[bucket[0]].dtype
+        _, fresh = empty_like_all([members[k].parameter for k in bucket], dtype)
+        places = blocks_of([members[k] for k in bucket], fresh)
+        torch._foreach_copy_(places, [block for k in bucket for block in lists[k]])
+        for k, whole in zip(bucket, fresh, strict=True):
+            wholes[k] = whole
+    return [
+        whole if member.is_one_matrix else whole.view(member.shape)
+        for member, whole in zip(members, wholes, strict=True)
+    ]
+
+
+def paired(
+    members: Sequence[BlockedParameter], lists: Sequence[list[Tensor]]
+) -> tuple[list[Tensor], list[Tensor], list[int]]:
+    """Return views of the parameters, their blocks of equal shapes, and how many each has.
+
+    One pair for each block, but one for the whole of a parameter whose strides do not let it be
+    seen as a matrix (a convolution in channels-last order).
+    """
+    lists = list(lists)
+    odd = [
+        k
+        for k, member in enumerate(members)
+        if not member.is_one_matrix and len(member.shape) > 2
+        if len(lists[k]) == 1 or not member.parameter.is_contiguous()
+    ]
+    wholes = assembled([members[k] for k in odd], [lists[k] for k in odd])
+    for k, whole in zip(odd, wholes, strict=True):
+        lists[k] = [whole]
+    views = [
+        [member.parameter] if len(blocks) == 1 else member.blocks(member.parameter)
+        for member, blocks in zip(members, lists, strict=True)
+    ]
+    return (
+        [view for of_parameter in views for view in of_parameter],
+        [block for blocks in lists for block in blocks],
+        [len(blocks) for blocks in lists],
+    )
+
+
 def _even_parts(side: int, parts: int) -> list[int]:
-    """Return the sizes that `torch.tensor_split` cuts `side` into."""
+    """Return sizes that add up to `side` and differ by 1 at most, the larger ones first."""
     return [side // parts + (part < side % parts) for part in range(parts)]

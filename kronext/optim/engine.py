@@ -12,9 +12,10 @@ from typing_extensions import Unpack
 
 from kronext import ops
 from kronext.optim import estimators, graphs
-from kronext.optim.blocks import BlockedParameter
-from kronext.optim.lists import Screened, buckets, empty_like_all, screen
+from kronext.optim.blocks import BlockedParameter, assembled, blocks_of
+from kronext.optim.lists import Screened, buckets, screen
 from kronext.optim.options import Options, PreconditionerOptions, checked_options
+from kronext.optim.plan import Bucket, Plan, kinds_of
 from kronext.optim.report import DeviceCounter, Report
 
 SUPPORTED_DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -85,6 +86,8 @@ class KroneckerPreconditioner:
         self.options = checked_options(caller, options, Options())
         self._known_options: dict[Options, Options] = {}
         self._members: list[BlockedParameter] = []
+        self._params: list[Tensor] = []
+        self._plan = Plan([], [])
         self._roots_failed = DeviceCounter()
         self._gradients_skipped = DeviceCounter()
         self._report = Report()
@@ -115,11 +118,12 @@ class KroneckerPreconditioner:
                 )
             members.append(BlockedParameter(parameter, options))
         self._members += members
+        self._params += [member.parameter for member in members]
 
     @property
     def params(self) -> list[Tensor]:
         """All parameters, in the order of every list this class takes or gives."""
-        return [member.parameter for member in self._members]
+        return list(self._params)
 
     @property
     def members(self) -> list[BlockedParameter]:
@@ -129,11 +133,9 @@ class KroneckerPreconditioner:
     @property
     def steps(self) -> list[int]:
         """How many gradients of each parameter came in so far."""
-        return [member.read_step() for member in self._members]
-
-    def preconditions(self, index: int) -> bool:
-        """Return whether parameter `index` has factors, or will have with its first gradient."""
-        return self._members[index].options is not None
+        if self.capturable:
+            return [member.read_step() for member in self._members]
+        return [member.step for member in self._members]
 
     @torch.no_grad()
     def update(self, gradients: Sequence[Tensor | None] | None = None) -> list[Tensor | None]:
@@ -155,10 +157,9 @@ class KroneckerPreconditioner:
                 or a root failed; or a CUDA graph captures a step that cannot be replayed.
         """
         if gradients is None:
-            gradients = [member.parameter.grad for member in self._members]
+            gradients = [parameter.grad for parameter in self._params]
         self._check("gradient", gradients)
-        if graphs.is_capturing():
-            self._check_capture(gradients)
+        graphs.check_capture(self.caller, self.capturable, self._members, gradients)
         for counter in (self._roots_failed, self._gradients_skipped):
             counter.start_step()
         screened = screen(gradients)
@@ -166,21 +167,20 @@ class KroneckerPreconditioner:
             self._gradients_skipped.add(count)
         self._raise_if(self._gradients_skipped, "gradients must be finite", "not finite")
 
-        active = [i for i, gradient in enumerate(screened.gradients) if gradient is not None]
-        blocked = [i for i in active if self.preconditions(i)]
-        for i in active:
-            self._members[i].step += 1
+        plan = self._plan_for(screened.gradients)
+        for member in plan.members:
+            member.step += 1
         if self.capturable:
-            graphs.count_on_device([self._members[i] for i in active])
+            graphs.count_on_device(plan.members)
         refreshed = 0
-        for bucket in buckets(blocked, self._update_key):
+        for bucket in plan.buckets:
             self._accumulate(bucket, screened)
             refreshed += self._refresh_roots(bucket)
         self._report = Report(
-            step=max((member.step for member in self._members), default=0),
-            parameters=len(blocked),
-            blocks=sum(len(self._members[i].left) for i in blocked),
-            passed_through=len(active) - len(blocked),
+            step=max([member.step for member in self._members], default=0),
+            parameters=len(plan.active) - plan.passed_through,
+            blocks=plan.blocks,
+            passed_through=plan.passed_through,
             roots_refreshed=refreshed,
         )
         self._raise_if(self._roots_failed, "inverse roots must exist", "failed")
@@ -206,29 +206,47 @@ class KroneckerPreconditioner:
             ValueError: a tensor is sparse or of the wrong shape.
         """
         self._check("tensor", tensors)
+        given = [(index, tensor) for index, tensor in enumerate(tensors) if tensor is not None]
+        indices = [index for index, _ in given]
+        directions = self.precondition_blocks(indices, [tensor for _, tensor in given])
+        turned = [k for k, blocks in enumerate(directions) if blocks is not None]
+        members = [self._members[indices[k]] for k in turned]
+        wholes = assembled(members, [blocks for blocks in directions if blocks is not None])
         result = list(tensors)
-        ready = [
-            (member, tensor, index)
-            for index, (member, tensor) in enumerate(zip(self._members, tensors, strict=True))
-            if tensor is not None and member.is_ready
+        for k, whole in zip(turned, wholes, strict=True):
+            result[indices[k]] = whole
+        return result
+
+    def precondition_blocks(
+        self, indices: Sequence[int], tensors: Sequence[Tensor]
+    ) -> list[list[Tensor] | None]:
+        """Return what `precondition` does, each direction as the list of its blocks.
+
+        Args:
+            indices: places of parameters.
+            tensors: one for each of them.
+
+        Returns:
+            None where a parameter passes through, or has no roots yet.
+        """
+        members = [self._members[index] for index in indices]
+        result: list[list[Tensor] | None] = [None] * len(members)
+        ready = [k for k, member in enumerate(members) if member.left_root]
+        kinds = [
+            (tensors[k].device, tensors[k].dtype, members[k].left_root[0].dtype) for k in ready
         ]
-        for bucket in buckets(
-            ready, lambda item: (item[1].device, item[1].dtype, item[0].left_root[0].dtype)
-        ):
+        for bucket in buckets(ready, kinds):
+            turned = [members[k] for k in bucket]
             products = ops.precondition_list(
-                [block for member, tensor, _ in bucket for block in member.blocks(tensor)],
-                [root for member, _, _ in bucket for root in member.left_root],
-                [root for member, _, _ in bucket for root in member.right_root],
+                blocks_of(turned, [tensors[k] for k in bucket]),
+                [root for member in turned for root in member.left_root],
+                [root for member in turned for root in member.right_root],
             )
-            if len(products) == len(bucket):
-                wholes = products
-            else:
-                _, wholes = empty_like_all([tensor for _, tensor, _ in bucket], products[0].dtype)
-                rows = zip(bucket, wholes, strict=True)
-                places = [place for (member, _, _), whole in rows for place in member.blocks(whole)]
-                torch._foreach_copy_(places, products)
-            for (_, tensor, index), whole in zip(bucket, wholes, strict=True):
-                result[index] = whole.view(tensor.shape)
+            start = 0
+            for k, member in zip(bucket, turned, strict=True):
+                stop = start + len(member.left_root)
+                result[k] = products[start:stop]
+                start = stop
         return result
 
     def report(self) -> Report:
@@ -293,82 +311,66 @@ class KroneckerPreconditioner:
                     f"{name} {tuple(tensor.shape)})"
                 )
 
-    def _check_capture(self, gradients: Sequence[Tensor | None]) -> None:
-        if not self.capturable:
-            raise RuntimeError(
-                f"{self.caller}: capturable must be True for a CUDA graph to capture a step "
-                "(got capturable=False)"
-            )
-        for index, (member, gradient) in enumerate(zip(self._members, gradients, strict=True)):
-            made = graphs.why_not_capturable(member) if gradient is not None else ""
-            if made:
-                raise RuntimeError(
-                    f"{self.caller}: {made} must exist before a CUDA graph captures a step, run "
-                    f"one that makes them first (got parameter={index}, step={member.step})"
-                )
+    @property
+    def plan(self) -> Plan:
+        """Who took part in the last `update`, the same object while that stays the same."""
+        return self._plan
 
-    def _update_key(self, index: int) -> tuple[Any, ...]:
-        member = self._members[index]
-        parameter = member.parameter
-        return parameter.device, parameter.dtype, id(member.options)
+    def _plan_for(self, gradients: Sequence[Tensor | None]) -> Plan:
+        kinds = kinds_of(self._params, gradients)
+        if kinds != self._plan.kinds:
+            self._plan = Plan(kinds, self._members)
+        return self._plan
 
-    def _accumulate(self, bucket: Sequence[int], screened: Screened) -> None:
-        members = [self._members[i] for i in bucket]
-        options = members[0].options
-        assert options is not None
-        lefts: list[Tensor] = []
-        rights: list[Tensor] = []
-        blocks: list[Tensor] = []
-        owners: list[int] = []
-        for position, (index, member) in enumerate(zip(bucket, members, strict=True)):
+    def _accumulate(self, bucket: Bucket, screened: Screened) -> None:
+        members = bucket.members
+        for member in members:
             if not member.left:
                 member.create_factors()
-            gradient = screened.gradients[index]
-            assert gradient is not None
-            lefts += member.left
-            rights += member.right
-            blocks += member.blocks(gradient)
-            owners += [position] * len(member.left)
-        flags = [flag for index in bucket if (flag := screened.finite[index]) is not None]
-        ones = [1.0] * len(owners)
-
-        def scale_factors(scales: Sequence[Tensor]) -> None:
-            each = [scales[owner] for owner in owners]
-            torch._foreach_mul_(lefts, each)
-            torch._foreach_mul_(rights, each)
-
+        lefts = [factor for member in members for factor in member.left]
+        rights = [factor for member in members for factor in member.right]
+        gradients = [g for index in bucket.indices if (g := screened.gradients[index]) is not None]
+        blocks = blocks_of(members, gradients)
         if self.capturable:
-            finite = torch.stack(flags) if flags else None
-            before, after = graphs.average_scales(members, finite)
-            scale_factors(before)
-            estimators.accumulate(options, lefts, rights, blocks, decay=ones, weight=ones)
-            scale_factors(after)
+            before, after = graphs.average_scales(
+                members, [screened.finite[index] for index in bucket.indices]
+            )
+            _scale_(lefts, rights, before)
+            estimators.accumulate(bucket.options, lefts, rights, blocks, decay=1.0, weight=1.0)
+            _scale_(lefts, rights, after)
             return
-        numbers = [options.average_weights(member.step) for member in members]
-        decays = [numbers[owner][0] for owner in owners]
-        weights = [numbers[owner][1] for owner in owners]
+        steps = {member.step for member in members}
+        weights_at = {step: bucket.options.average_weights(step) for step in steps}
+        pairs = [weights_at[member.step] for member in members for _ in member.left]
+        flags = [
+            flag
+            for index, member in zip(bucket.indices, members, strict=True)
+            if (flag := screened.finite[index]) is not None
+            for _ in member.left
+        ]
+        decay: float | list[float] = [decay for decay, _ in pairs]
+        weight: float | list[float] = [weight for _, weight in pairs]
         if flags:
             # The gradient is zero where it was not finite; to leave the factor as it was its decay
             # must be 1, which only the device knows.
             masks = torch.stack(flags).to(lefts[0].dtype).unbind()
-            masked = torch._foreach_mul(masks, [decay - 1 for decay, _ in numbers])
-            torch._foreach_add_(masked, 1.0)
-            scale_factors(masked)
-            decays = ones
-        estimators.accumulate(options, lefts, rights, blocks, decay=decays, weight=weights)
+            kept = torch._foreach_mul(masks, [decay - 1 for decay, _ in pairs])
+            torch._foreach_add_(kept, 1.0)
+            _scale_(lefts, rights, kept)
+            decay = 1.0
+        elif len(weights_at) == 1:
+            decay, weight = pairs[0]
+        estimators.accumulate(bucket.options, lefts, rights, blocks, decay=decay, weight=weight)
 
-    def _refresh_roots(self, bucket: Sequence[int]) -> int:
-        options = self._members[bucket[0]].options
-        assert options is not None
-        members = [
-            member
-            for member in (self._members[i] for i in bucket)
-            if options.refreshes_roots(member.step)
-        ]
-        if not members:
+    def _refresh_roots(self, bucket: Bucket) -> int:
+        options = bucket.options
+        steps = {member.step for member in bucket.members}
+        due = {step for step in steps if options.refreshes_roots(step)}
+        if not due:
             return 0
+        members = [member for member in bucket.members if member.step in due]
         for member in members:
-            if not member.is_ready:
+            if not member.left_root:
                 member.create_roots()
         lefts = [factor for member in members for factor in member.left]
         rights = [factor for member in members for factor in member.right]
@@ -392,3 +394,10 @@ class KroneckerPreconditioner:
     def _raise_if(self, counter: DeviceCounter, expectation: str, outcome: str) -> None:
         if self.raise_on_failure and (count := counter.read_step()):
             raise RuntimeError(f"{self.caller}: {expectation} (got {count} {outcome})")
+
+
+def _scale_(
+    lefts: list[Tensor], rights: list[Tensor], scales: list[Tensor] | tuple[Tensor, ...]
+) -> None:
+    torch._foreach_mul_(lefts, scales)
+    torch._foreach_mul_(rights, scales)

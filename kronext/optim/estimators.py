@@ -28,8 +28,8 @@ def accumulate(
     rights: Sequence[Tensor],
     gradients: Sequence[Tensor],
     *,
-    decay: Sequence[float],
-    weight: Sequence[float],
+    decay: float | Sequence[float],
+    weight: float | Sequence[float],
 ) -> None:
     """Fold one gradient into each pair of factors, in place, by one list op."""
     update = ops.power_iteration_list_ if options.estimator == "optimal" else ops.outer_update_list_

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,11 +12,13 @@ from torch import Tensor
 T = TypeVar("T")
 
 
-def buckets(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
-    """Return the items in lists of equal `key`, in order of first appearance."""
+def buckets(items: Sequence[T], keys: Sequence[Hashable]) -> list[list[T]]:
+    """Return the items in lists of equal key, in order of first appearance."""
+    if len(set(keys)) <= 1:
+        return [list(items)] if items else []
     lists: dict[Hashable, list[T]] = {}
-    for item in items:
-        lists.setdefault(key(item), []).append(item)
+    for item, key in zip(items, keys, strict=True):
+        lists.setdefault(key, []).append(item)
     return list(lists.values())
 
 
@@ -76,6 +78,19 @@ class Screened:
     skipped: list[Tensor]
 
 
+def add_scaled_(tensors: list[Tensor], others: list[Tensor], scale: float | Tensor) -> None:
+    """`t <- t + scale o` for each pair; a scale on an accelerator is not read by the host."""
+    if isinstance(scale, Tensor):
+        torch._foreach_add_(tensors, torch._foreach_mul(others, scale))
+    else:
+        torch._foreach_add_(tensors, others, alpha=scale)
+
+
+def may_hold(flags: Tensor) -> bool:
+    """Return whether any flag is set; where the host would have to wait for that, True."""
+    return not host_reads_for_free(flags.device) or bool(flags.any())
+
+
 def host_reads_for_free(device: torch.device) -> bool:
     """Return whether the host can look at a value without waiting for a queue of kernels."""
     return device.type == "cpu"
@@ -93,15 +108,20 @@ def screen(gradients: Sequence[Tensor | None]) -> Screened:
         for index, gradient in enumerate(gradients)
         if gradient is not None and gradient.layout == torch.strided
     ]
-    for bucket in buckets(dense, lambda item: (item[1].device, item[1].dtype)):
+    for bucket in buckets(dense, [(gradient.device, gradient.dtype) for _, gradient in dense]):
         tensors = [gradient for _, gradient in bucket]
-        finite = norms(tensors).square().isfinite()
-        screened.skipped.append((~finite).sum())
+        sizes = norms(tensors)
+        # False for a NaN too.
+        finite = sizes < torch.finfo(sizes.dtype).max ** 0.5
         if host_reads_for_free(finite.device):
+            if finite.all():
+                continue
+            screened.skipped.append((~finite).sum())
             for (index, _), is_finite in zip(bucket, finite.tolist(), strict=True):
                 if not is_finite:
                     screened.gradients[index] = None
         else:
+            screened.skipped.append((~finite).sum())
             # 0 * NaN is NaN, so what is not finite goes before the product with 0.
             flat, cleaned = empty_like_all(tensors)
             torch._foreach_copy_(cleaned, tensors)

@@ -12,9 +12,10 @@ from torch.optim import Optimizer
 from typing_extensions import Unpack
 
 from kronext.optim import checkpoint
+from kronext.optim.blocks import paired
 from kronext.optim.engine import KroneckerPreconditioner
-from kronext.optim.grafting import redirect_
-from kronext.optim.lists import buckets, empty_like_all, narrowed, screen, widened
+from kronext.optim.grafting import rescale_
+from kronext.optim.lists import buckets, may_hold, narrowed, norms, screen
 from kronext.optim.options import PreconditionerOptions, check_choice, check_number
 from kronext.optim.report import Report
 
@@ -162,14 +163,14 @@ class Preconditioned(Optimizer):
             for index, (gradient, direction) in enumerate(zip(gradients, directions, strict=True))
             if gradient is not None and direction is not None and direction is not gradient
         ]
-        for bucket in buckets(changed, lambda item: (item[1].device, item[1].dtype)):
+        kinds = [(gradient.device, gradient.dtype) for _, gradient, _ in changed]
+        for bucket in buckets(changed, kinds):
             raw = [gradient for _, gradient, _ in bucket]
             steps = [direction for _, _, direction in bucket]
             if self.graft == "grad":
-                ahead = steps
-                _, steps = empty_like_all(raw, ahead[0].dtype)
-                torch._foreach_copy_(steps, raw)
-                redirect_(steps, ahead)
+                is_zero = rescale_(steps, norms(raw), [1] * len(steps))
+                if may_hold(is_zero):
+                    torch._foreach_add_(steps, torch._foreach_mul(raw, is_zero.unbind()))
             for (index, _, _), step in zip(bucket, narrowed(steps, raw[0].dtype), strict=True):
                 directions[index] = step
         with self._gradients_set(directions):
@@ -177,49 +178,61 @@ class Preconditioned(Optimizer):
 
     def _redirect_base(self) -> None:
         """Let the base step on raw gradients, then turn its steps into the directions."""
+        params = self.engine.params
+        group_of = [k for k, group in enumerate(self.param_groups) for _ in group["params"]]
         objective = self._objective_gradients()
         usable = self.engine.update(objective)
-        averages = self._average(usable)
-        directions = self.engine.precondition(averages)
-        turned = [
-            (index, group, parameter, direction)
-            for index, (group, parameter) in enumerate(self._members())
-            if (direction := directions[index]) is not None and direction is not averages[index]
-        ]
-        grouped = buckets(turned, lambda item: (id(item[1]), item[2].device, item[2].dtype))
+        averages = self._average(usable, group_of)
+        given = [index for index, average in enumerate(averages) if average is not None]
+        lists = self.engine.precondition_blocks(given, [a for a in averages if a is not None])
+        directions = {i: blocks for i, blocks in zip(given, lists, strict=True) if blocks}
+        kinds = [(group_of[i], params[i].device, params[i].dtype) for i in directions]
+        grouped = buckets(list(directions), kinds)
         decayed = [
-            torch._foreach_mul([item[2] for item in bucket], self._kept_part(bucket[0][1]))
+            torch._foreach_mul(
+                [params[index] for index in bucket],
+                self._kept_part(self.param_groups[group_of[bucket[0]]]),
+            )
             for bucket in grouped
         ]
         with self._gradients_set(self._usable_own(objective, usable)):
             self.base.step()
+        members = self.engine.members
         for bucket, starts in zip(grouped, decayed, strict=True):
-            params = [parameter for _, _, parameter, _ in bucket]
-            ahead = [direction for _, _, _, direction in bucket]
-            torch._foreach_sub_(params, starts)
-            steps = widened(params)
-            torch._foreach_neg_(ahead)
-            redirect_(steps, ahead)
-            if steps is not params:
-                torch._foreach_copy_(params, steps)
-            torch._foreach_add_(params, starts)
+            moved = [params[index] for index in bucket]
+            targets, ahead, counts = paired(
+                [members[index] for index in bucket],
+                [directions[index] for index in bucket],
+            )
+            torch._foreach_sub_(moved, starts)
+            is_zero = rescale_(ahead, -norms(moved), counts)
+            # Where there is no direction the base's step stands.
+            if may_hold(is_zero):
+                torch._foreach_mul_(moved, is_zero.unbind())
+                torch._foreach_add_(moved, starts)
+            else:
+                torch._foreach_copy_(moved, starts)
+            torch._foreach_add_(targets, ahead)
 
     def _objective_gradients(self) -> list[Tensor | None]:
         """Return the gradients of what the base minimises: sign and L2 penalty taken in."""
-        gradients = [parameter.grad for _, parameter in self._members()]
+        gradients = [parameter.grad for parameter in self.engine.params]
+        members = self.engine.members
         start = 0
         for group in self.param_groups:
-            stop = start + len(group["params"])
+            indices = range(start, start + len(group["params"]))
+            start = indices.stop
             penalty = 0.0 if self._decays_apart(group) else group.get("weight_decay") or 0.0
+            if not (penalty or group.get("maximize")):
+                continue
             chosen = [
                 (index, gradient, parameter)
-                for index, parameter in zip(range(start, stop), group["params"], strict=True)
-                if self.engine.preconditions(index)
+                for index, parameter in zip(indices, group["params"], strict=True)
+                if members[index].options is not None
                 and (gradient := gradients[index]) is not None
                 and gradient.layout == torch.strided
             ]
-            start = stop
-            if not chosen or not (penalty or group.get("maximize")):
+            if not chosen:
                 continue
             sign = -1.0 if group.get("maximize") else 1.0
             changed = torch._foreach_mul([gradient for _, gradient, _ in chosen], sign)
@@ -234,8 +247,8 @@ class Preconditioned(Optimizer):
         """Return the base's own gradients, without those that the engine found unusable."""
         fed = list(usable)
         unscreened: list[Tensor | None] = [None] * len(fed)
-        rows = zip(self._members(), objective, usable, strict=True)
-        for index, ((_, parameter), gradient, use) in enumerate(rows):
+        rows = zip(self.engine.params, objective, usable, strict=True)
+        for index, (parameter, gradient, use) in enumerate(rows):
             if use is None or gradient is parameter.grad:
                 continue
             # The engine's has the sign and the penalty that the base takes in by itself.
@@ -246,26 +259,29 @@ class Preconditioned(Optimizer):
         screened = screen(unscreened).gradients
         return [use if own is None else own for own, use in zip(screened, fed, strict=True)]
 
-    def _average(self, gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+    def _average(
+        self, gradients: Sequence[Tensor | None], group_of: Sequence[int]
+    ) -> list[Tensor | None]:
         """Return the gradients averaged with the momentum of their group, where it has one."""
         averages = list(gradients)
+        momenta = [self._momentum_of(group) for group in self.param_groups]
         chosen = [
-            (index, group, gradient)
-            for index, (group, _) in enumerate(self._members())
-            if (gradient := gradients[index]) is not None and self.engine.preconditions(index)
+            (index, gradient)
+            for index, (gradient, member) in enumerate(
+                zip(gradients, self.engine.members, strict=True)
+            )
+            if gradient is not None and member.options is not None and momenta[group_of[index]]
         ]
-        for bucket in buckets(chosen, lambda item: (id(item[1]), item[2].device, item[2].dtype)):
-            momentum = self._momentum_of(bucket[0][1])
-            if momentum == 0:
-                continue
-            for index, _, gradient in bucket:
+        kinds = [(group_of[index], gradient.device, gradient.dtype) for index, gradient in chosen]
+        for bucket in buckets(chosen, kinds):
+            for index, gradient in bucket:
                 if index not in self._momenta:
                     self._momenta[index] = torch.zeros_like(gradient)
                 averages[index] = self._momenta[index]
             torch._foreach_lerp_(
-                [self._momenta[index] for index, _, _ in bucket],
-                [gradient for _, _, gradient in bucket],
-                1 - momentum,
+                [self._momenta[index] for index, _ in bucket],
+                [gradient for _, gradient in bucket],
+                1 - momenta[group_of[bucket[0][0]]],
             )
         return averages
 
@@ -295,17 +311,12 @@ class Preconditioned(Optimizer):
         """Return what decoupled decay leaves of a weight, a float or a tensor like `lr`."""
         return 1 - group["lr"] * group["weight_decay"] if self._decays_apart(group) else 1.0
 
-    def _members(self) -> Iterator[tuple[dict[str, Any], Tensor]]:
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                yield group, parameter
-
     @contextmanager
     def _gradients_set(self, gradients: Sequence[Tensor | None]) -> Iterator[None]:
         """Put these gradients in `.grad`, and the old ones back however the block ends."""
         replaced = [
             (parameter, parameter.grad, gradient)
-            for (_, parameter), gradient in zip(self._members(), gradients, strict=True)
+            for parameter, gradient in zip(self.engine.params, gradients, strict=True)
             if parameter.grad is not gradient
         ]
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -12,15 +12,25 @@ from torch.optim import Optimizer
 from typing_extensions import Unpack
 
 from kronext.optim import checkpoint, graphs
+from kronext.optim.blocks import BlockedParameter, paired
 from kronext.optim.engine import KroneckerPreconditioner
-from kronext.optim.grafting import redirect_
-from kronext.optim.lists import buckets, widened
+from kronext.optim.grafting import rescale_
+from kronext.optim.lists import (
+    add_scaled_,
+    buckets,
+    empty_like_all,
+    host_reads_for_free,
+    may_hold,
+    norms,
+    widened,
+)
 from kronext.optim.options import (
     PreconditionerOptions,
     check_choice,
     check_number,
     running_average_weights,
 )
+from kronext.optim.plan import Plan
 from kronext.optim.report import Report
 
 ShampooGraft = Literal["adam", "adagrad", "rmsprop", "sgd", "grad"]
@@ -84,6 +94,7 @@ class Shampoo(Optimizer):
     ) -> None:
         check_choice("Shampoo", "graft", graft, (*get_args(ShampooGraft), None))
         self.graft = graft
+        self._kept: _Kept | None = None
         self.engine = KroneckerPreconditioner(
             [], raise_on_failure=raise_on_failure, caller="Shampoo", **options
         )
@@ -135,105 +146,153 @@ class Shampoo(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        batches = self._batches(self.engine.update())
-        averages: list[Tensor | None] = [None] * len(self.engine.params)
-        for batch in batches:
-            for index, mean in zip(batch.indices, self._averages(batch), strict=True):
-                averages[index] = mean
-        directions = self.engine.precondition(averages)
-        for batch in batches:
-            steps = self._unit_steps(
-                batch,
-                [average for index in batch.indices if (average := averages[index]) is not None],
-                [ahead for index in batch.indices if (ahead := directions[index]) is not None],
-            )
-            lr, weight_decay = batch.group["lr"], batch.group["weight_decay"]
-            if weight_decay:
-                torch._foreach_mul_(batch.params, 1 - lr * weight_decay)
-            if isinstance(lr, Tensor):
-                # As `alpha` the host would have to read it.
-                torch._foreach_sub_(batch.params, torch._foreach_mul(steps, lr))
-            else:
-                torch._foreach_add_(batch.params, steps, alpha=-lr)
+        gradients = self.engine.update()
+        counts = self.engine.steps
+        kept = self._batches_for(self.engine.plan, counts)
+        averages: list[Tensor] = []
+        steps: list[list[Tensor]] = []
+        for batch in kept.batches:
+            of_batch = [g for index in batch.indices if (g := gradients[index]) is not None]
+            means, unit_steps = self._unit_steps(batch, widened(of_batch), counts[batch.indices[0]])
+            averages += means
+            steps.append(unit_steps)
+        directions = self.engine.precondition_blocks(kept.indices, averages)
+        start = 0
+        for batch, unit_steps in zip(kept.batches, steps, strict=True):
+            stop = start + len(batch.indices)
+            self._walk(batch, averages[start:stop], unit_steps, directions[start:stop])
+            start = stop
         return loss
 
-    def _batches(self, gradients: Sequence[Tensor | None]) -> list[_Batch]:
-        """Return the parameters to move, in batches that share scalars, device and dtype."""
-        groups = [group for group in self.param_groups for _ in group["params"]]
-        params, counts = self.engine.params, self.engine.steps
-        active = [index for index, gradient in enumerate(gradients) if gradient is not None]
-        alike = buckets(
-            active,
-            lambda i: (id(groups[i]), params[i].device, params[i].dtype, counts[i]),
-        )
-        return [
-            _Batch(
-                group=groups[indices[0]],
-                step=counts[indices[0]],
-                indices=indices,
-                params=[params[index] for index in indices],
-                gradients=widened([g for i in indices if (g := gradients[i]) is not None]),
-            )
-            for indices in alike
-        ]
+    def _batches_for(self, plan: Plan, counts: Sequence[int]) -> _Kept:
+        """Return the parameters to move, in batches that share scalars, device and dtype.
 
-    def _averages(self, batch: _Batch) -> list[Tensor]:
-        """Fold the gradients into their momentum and return it; without one, the gradients."""
-        momentum = batch.group["betas"][0]
-        if momentum == 0:
-            return batch.gradients
-        averages = self._buffers(batch, "momentum")
-        _, weight = running_average_weights(momentum, batch.step)
-        torch._foreach_lerp_(averages, batch.gradients, weight)
-        return averages
+        They are kept for as long as the same parameters get gradients.
+        """
+        active = plan.active
+        ahead = [counts[index] - counts[active[0]] for index in active]
+        kept = self._kept
+        if (
+            kept is not None
+            and kept.plan is plan
+            and kept.ahead == ahead
+            and kept.state is self.state
+            and kept.state_size == len(self.state)
+        ):
+            return kept
+        members = self.engine.members
+        group_of = [k for k, group in enumerate(self.param_groups) for _ in group["params"]]
+        batches = [
+            _Batch(
+                group=group_of[indices[0]],
+                indices=indices,
+                members=[members[index] for index in indices],
+                params=[members[index].parameter for index in indices],
+                states=[self.state[members[index].parameter] for index in indices],
+            )
+            for indices in buckets(
+                active, [(group_of[i], plan.kinds[i], counts[i]) for i in active]
+            )
+        ]
+        indices = [index for batch in batches for index in batch.indices]
+        self._kept = _Kept(plan, ahead, self.state, len(self.state), batches, indices)
+        return self._kept
 
     def _unit_steps(
-        self, batch: _Batch, averages: list[Tensor], directions: list[Tensor]
-    ) -> list[Tensor]:
-        """Return the steps at learning rate 1."""
-        turned = [k for k, ahead in enumerate(directions) if ahead is not averages[k]]
-        if self.graft is None:
-            return directions
-        if self.graft in ("sgd", "grad"):
-            sources = list(averages)
-            if self.graft == "grad":
-                for k in turned:
-                    sources[k] = batch.gradients[k]
-            steps = torch._foreach_mul(sources, 1.0)
-        else:
-            steps = self._denominators(batch)
-            torch._foreach_reciprocal_(steps)
-            torch._foreach_mul_(steps, averages if self.graft == "adam" else batch.gradients)
-        if turned:
-            redirect_([steps[k] for k in turned], [directions[k] for k in turned])
-        return list(steps)
-
-    def _denominators(self, batch: _Batch) -> tuple[Tensor, ...]:
-        """Fold the gradients into their second moment and return `sqrt(V) + graft_eps`."""
-        moments = self._buffers(batch, "second_moment")
-        decay, weight = self._second_moment_weights(batch)
+        self, batch: _Batch, gradients: list[Tensor], count: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Fold the gradients into the moments; return their average and the steps at rate 1."""
+        group = self.param_groups[batch.group]
+        momentum = group["betas"][0]
+        if momentum and self.graft == "adam":
+            return self._adam_steps(batch, gradients, count)
+        averages = gradients
+        if momentum:
+            averages = batch.buffers("momentum", gradients)
+            _, weight = running_average_weights(momentum, count)
+            torch._foreach_lerp_(averages, gradients, weight)
+        if self.graft in ("sgd", None):
+            return averages, averages
+        if self.graft == "grad":
+            return averages, gradients
+        moments = batch.buffers("second_moment", gradients)
+        decay, weight = self._second_moment_weights(group["betas"][1], count)
         torch._foreach_mul_(moments, decay)
-        torch._foreach_addcmul_(moments, batch.gradients, batch.gradients, value=weight)
-        roots = torch._foreach_sqrt(moments)
-        torch._foreach_add_(roots, batch.group["graft_eps"])
-        return roots
+        torch._foreach_addcmul_(moments, gradients, gradients, value=weight)
+        steps = torch._foreach_sqrt(moments)
+        torch._foreach_add_(steps, group["graft_eps"])
+        torch._foreach_reciprocal_(steps)
+        torch._foreach_mul_(steps, averages if self.graft == "adam" else gradients)
+        return averages, list(steps)
 
-    def _second_moment_weights(self, batch: _Batch) -> tuple[float, float]:
-        beta = batch.group["betas"][1]
+    def _adam_steps(
+        self, batch: _Batch, gradients: list[Tensor], count: int
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """`_unit_steps` of Adam, in one pass over memory by torch's fused kernel."""
+        group = self.param_groups[batch.group]
+        averages = batch.buffers("momentum", gradients)
+        moments = batch.buffers("second_moment", gradients)
+        decays = [running_average_weights(beta, count)[0] for beta in group["betas"]]
+        steps = batch.zeros(gradients)
+        # The averages are corrected for their start already: to the kernel it lies far behind.
+        never = torch.full((), torch.inf, device=steps[0].device)
+        torch._fused_adam_(
+            steps,
+            gradients,
+            averages,
+            moments,
+            [],
+            [never] * len(steps),
+            lr=-1.0,
+            beta1=decays[0],
+            beta2=decays[1],
+            weight_decay=0.0,
+            eps=group["graft_eps"],
+            amsgrad=False,
+            maximize=False,
+        )
+        return averages, steps
+
+    def _second_moment_weights(self, beta: float, count: int) -> tuple[float, float]:
         match self.graft:
             case "adam":
-                return running_average_weights(beta, batch.step)
+                return running_average_weights(beta, count)
             case "rmsprop":
                 return beta, 1 - beta
             case _:
                 return 1.0, 1.0
 
-    def _buffers(self, batch: _Batch, name: str) -> list[Tensor]:
-        """Return the named state of each parameter, zero at first."""
-        for parameter, gradient in zip(batch.params, batch.gradients, strict=True):
-            if name not in self.state[parameter]:
-                self.state[parameter][name] = torch.zeros_like(gradient)
-        return [self.state[parameter][name] for parameter in batch.params]
+    def _walk(
+        self,
+        batch: _Batch,
+        averages: list[Tensor],
+        steps: list[Tensor],
+        directions: list[list[Tensor] | None],
+    ) -> None:
+        """Move the parameters: where there is a direction along it, else by the steps."""
+        group = self.param_groups[batch.group]
+        lr = group["lr"]
+        if group["weight_decay"]:
+            torch._foreach_mul_(batch.params, 1 - lr * group["weight_decay"])
+        plain = averages if self.graft == "grad" else steps
+        straight = [k for k, blocks in enumerate(directions) if blocks is None]
+        if straight:
+            add_scaled_([batch.params[k] for k in straight], [plain[k] for k in straight], -lr)
+        turned = [k for k, blocks in enumerate(directions) if blocks is not None]
+        if not turned:
+            return
+        targets, ahead, counts = paired(
+            [batch.members[k] for k in turned], [d for d in directions if d is not None]
+        )
+        if self.graft is None:
+            add_scaled_(targets, ahead, -lr)
+            return
+        is_zero = rescale_(ahead, norms([steps[k] for k in turned]) * -lr, counts)
+        torch._foreach_add_(targets, ahead)
+        if may_hold(is_zero):
+            scales = (is_zero * -lr).unbind()
+            left_over = torch._foreach_mul([plain[k] for k in turned], scales)
+            torch._foreach_add_([batch.params[k] for k in turned], left_over)
 
     def state_dict(self) -> dict[str, Any]:
         """Return torch's state dict with a `kronecker` entry in the state of each parameter."""
@@ -265,16 +324,51 @@ class Shampoo(Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"graft": self.graft, "engine": self.engine}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._kept = None
+
+
+@dataclass
+class _Batch:
+    """Parameters of one group, device, dtype and step count."""
+
+    group: int
+    indices: list[int]
+    members: list[BlockedParameter]
+    params: list[Tensor]
+    states: list[dict[str, Any]]
+    scratch: tuple[Tensor, list[Tensor]] | None = None
+
+    def buffers(self, name: str, gradients: list[Tensor]) -> list[Tensor]:
+        """Return the named state of each parameter, zero at first."""
+        for state, gradient in zip(self.states, gradients, strict=True):
+            if name not in state:
+                state[name] = torch.zeros_like(gradient)
+        return [state[name] for state in self.states]
+
+    def zeros(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Return zeros like the gradients, in memory that the next call may use again.
+
+        On the CPU fresh memory costs a page fault every 4 KiB; an accelerator's allocator has it.
+        """
+        flat, views = self.scratch or empty_like_all(gradients)
+        if host_reads_for_free(flat.device):
+            self.scratch = flat, views
+        flat.zero_()
+        return views
+
 
 @dataclass(frozen=True)
-class _Batch:
-    """Parameters of one group, device, dtype and step count; gradients in float32 or float64."""
+class _Kept:
+    """Batches, and what they were made for; `indices` are those of all batches in turn."""
 
-    group: dict[str, Any]
-    step: int
+    plan: Plan
+    ahead: list[int]
+    state: Mapping[Tensor, Any]
+    state_size: int
+    batches: list[_Batch]
     indices: list[int]
-    params: list[Tensor]
-    gradients: list[Tensor]
 
 
 def _check_group(group: dict[str, Any]) -> None:

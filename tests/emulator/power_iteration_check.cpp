@@ -21,7 +21,7 @@ constexpr cuda::DeviceShape kDevice = {2, int(kMaxSharedBytes)};
 class Numbers {
  public:
   Numbers(Dtype dtype, int64_t rows, int64_t columns)
-      : memory_(rows * columns * cuda::bytes_of(dtype)),
+      : memory_(rows * columns * bytes_of(dtype)),
         matrix{memory_.data(), dtype, rows, columns, columns, 1} {}
 
   void fill(std::mt19937& random, bool symmetric = false) {

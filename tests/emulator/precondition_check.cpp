@@ -15,10 +15,6 @@ namespace {
 
 constexpr int64_t kPadding = 8;  // elements between rows
 
-int64_t bytes_of(Dtype dtype) {
-  return dtype == Dtype::kFloat64 ? 8 : dtype == Dtype::kFloat32 ? 4 : 2;
-}
-
 // A matrix in memory that ends where it ends, with NaN between its rows.
 class Owned {
  public:

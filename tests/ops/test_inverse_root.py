@@ -44,6 +44,41 @@ def test_float32_root_of_large_matrices(n: int) -> None:
     assert relative_error(ops.inverse_root(A, 4).root, reference.inverse_root(A, 4)) <= 1e-5
 
 
+@pytest.mark.parametrize("condition", [1e2, 1e4, 1e6])
+def test_plain_float32_root_is_as_accurate_as_that_of_torch(condition: float) -> None:
+    cases.check_plain_roots(ops, [3, 5, 16, 17, 33, 64, 100], condition)
+
+
+def test_plain_float32_uses_less_than_mixed_precision_and_not_for_float64() -> None:
+    for n, batch in [(20, 3), (70, 40), (300, 1)]:  # lanes of matrices, lanes of rows, LAPACK
+        A = with_condition(n, 1e4, batch=(batch,), seed=n)
+        plain, mixed = (ops.eigh(A, precision=p) for p in ("float32", "mixed"))
+        assert not torch.equal(plain.vectors, mixed.vectors)
+        assert relative_error(plain.values, mixed.values) <= 2e-6
+        assert cases.orthogonality(plain.vectors) <= 2 * n * torch.finfo(torch.float32).eps
+        wide = A.double()
+        assert torch.equal(ops.eigh(wide, precision="float32").vectors, ops.eigh(wide).vectors)
+
+
+def test_plain_float32_of_special_matrices() -> None:
+    for n in (4, 40):
+        A = with_condition(n, 1e2, batch=(5,))
+        A[1, 1, 0], A[2] = float("nan"), 0
+        result = ops.inverse_root(A, 4, precision="float32")
+        assert result.info.tolist() == [0, 1, 0, 0, 0]
+        assert torch.equal(result.root[1], torch.eye(n))
+        assert torch.equal(result.root[2], torch.zeros(n, n))
+        for scale in cases.SCALES:
+            scaled = ops.inverse_root(A[0] * scale, 4, precision="float32")
+            assert scaled.info == 0
+            oracle = reference.inverse_root(A[0] * scale, 4)
+            assert relative_error(scaled.root, oracle) <= 1e-4, f"n={n}, scale {scale}"
+        ones = ops.inverse_root(torch.ones(n, n), 2, eps=1e-3, precision="float32")
+        assert (
+            relative_error(ones.root, reference.inverse_root(torch.ones(n, n), 2, eps=1e-3)) <= 1e-3
+        )
+
+
 @pytest.mark.parametrize("dtype", FACTOR, ids=name)
 @pytest.mark.parametrize("root", [1, 2, 4, 8, 1.5, 3, 0.7])
 def test_any_root(root: float, dtype: torch.dtype) -> None:
@@ -154,7 +189,7 @@ def test_opcheck() -> None:
     kronext = torch.ops.kronext
     opcheck(kronext.eigh.default, (A,))
     opcheck(kronext.eigh.default, (A,), {"basis": basis})
-    opcheck(kronext.inverse_root.default, (A, 4.0), {"eps": 1e-3})
+    opcheck(kronext.inverse_root.default, (A, 4.0), {"eps": 1e-3, "precision": "float32"})
     opcheck(kronext.inverse_root_list.default, ([A, A[0]], 4.0), {"bases": [basis, basis[0]]})
     opcheck(kronext.inverse_root_.default, (out, A, 4.0))
     opcheck(kronext.inverse_root_list_.default, ([out], [A], 4.0), {"bases": []})
@@ -165,7 +200,8 @@ def test_compiles_to_one_graph() -> None:
     def step(A: Tensor, out: Tensor) -> Tensor:
         info = ops.inverse_root_(out, A * 2, 4, eps=1e-3)
         roots = ops.inverse_root_list([A, A[0]], 2).root
-        return out.sum() + roots[1].sum() + ops.eigh(A).values.sum() + info.sum()
+        values = ops.eigh(A, precision="float32").values
+        return out.sum() + roots[1].sum() + values.sum() + info.sum()
 
     A = with_condition(6, 10, batch=(2,))
     eager, traced = torch.zeros_like(A), torch.zeros_like(A)
@@ -186,6 +222,8 @@ BAD = [
     ({"root": "4"}, TypeError, "root must be a number"),
     ({"eps": -1e-3}, ValueError, "eps must be at least 0"),
     ({"relative_eps": -1.0}, ValueError, "relative_eps must be at least 0"),
+    ({"precision": "float64"}, ValueError, "precision must be 'mixed' or 'float32'"),
+    ({"precision": None}, TypeError, "precision must be a string"),
     ({"basis": torch.eye(5)}, ValueError, "basis must have the shape of A"),
     ({"basis": torch.eye(4).double()}, TypeError, "basis must have the dtype of A"),
 ]

@@ -36,6 +36,11 @@ def test_values_of_every_shape(dtype: torch.dtype, factor_dtype: torch.dtype) ->
         check_sides(ops.precondition, *operands(m, n, dtype, factor_dtype))
 
 
+def test_row_panels_share_a_right_factor_larger_than_the_cache() -> None:
+    for m in (300, 421):  # steps of two and of three row panels, the last one cut
+        check_sides(ops.precondition, *operands(m, 600))
+
+
 @pytest.mark.parametrize("view", [sliced, transposed_memory])
 def test_strided_operands(view) -> None:
     for m, n in [(5, 7), (33, 17), (64, 70)]:

@@ -1,0 +1,107 @@
+"""What the machine can do at best, measured in the same run: multiply-adds and copies."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.clock import clock, wait_for_device
+from kronext import build_info
+
+_FLAGS = {
+    "avx512": ["-march=native"],
+    "avx2": ["-mavx2", "-mfma", "-mno-avx512f"],
+    "portable": [],
+}
+_NUMBERS = {"float32": ctypes.c_float, "float64": ctypes.c_double}
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """Operations and bytes a second; 0 where there is no compiler to measure with.
+
+    Attributes:
+        float32: multiply-adds in float32, two operations each, on all threads.
+        float64: the same in float64.
+        copy: bytes that a copy of 64 MB reads and writes, beyond the caches.
+    """
+
+    float32: float
+    float64: float
+    copy: float
+
+    def least_seconds(self, flops: float, wide_flops: float, moved: float) -> tuple[float, str]:
+        """Return how long a job takes at least, and whether "FMA" or "memory" says so.
+
+        Args:
+            flops: its operations in float32.
+            wide_flops: those in float64.
+            moved: the bytes that it reads and writes.
+        """
+        by_memory = moved / self.copy
+        if not self.float32:
+            return by_memory, "memory"
+        by_arithmetic = flops / self.float32 + wide_flops / self.float64
+        return max((by_arithmetic, "FMA"), (by_memory, "memory"))
+
+
+def measure() -> Ceilings:
+    """Measures both: on as many CPU threads as torch uses, or the copy alone on another device."""
+    on_cpu = torch.get_default_device().type == "cpu"
+    return Ceilings(*(_multiply_adds() if on_cpu else (0.0, 0.0)), _copy())
+
+
+def _multiply_adds() -> tuple[float, float]:
+    flags = _FLAGS[str(build_info()["cpu_capability"])]
+    with tempfile.TemporaryDirectory() as folder:
+        library = Path(folder) / "ceilings.so"
+        source = Path(__file__).with_name("ceilings.c")
+        command = ["cc", "-O3", "-ffp-contract=fast", *flags, "-shared", "-fPIC"]
+        try:
+            subprocess.run([*command, str(source), "-o", str(library)], check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return 0.0, 0.0
+        functions = ctypes.CDLL(str(library))
+    rates = {name: _rate(functions, name) for name in _NUMBERS}
+    return rates["float32"], rates["float64"]
+
+
+def _rate(functions: ctypes.CDLL, name: str) -> float:
+    function = getattr(functions, f"multiply_add_{name}")
+    function.restype = ctypes.c_long
+    rounds = 2_000_000
+
+    def run(_: int) -> int:
+        return int(function(ctypes.c_long(rounds), ctypes.byref(_NUMBERS[name]())))
+
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:  # ctypes lets go of the interpreter's lock
+        return max(_in_a_second(lambda: sum(pool.map(run, range(threads)))) for _ in range(8))
+
+
+def _copy() -> float:
+    source = torch.zeros(64_000_000, dtype=torch.uint8)
+    target = torch.ones_like(source)
+
+    def copy() -> int:
+        target.copy_(source)
+        return 2 * source.numel()
+
+    return max(_in_a_second(copy) for _ in range(8))
+
+
+def _in_a_second(work: Callable[[], int]) -> float:
+    """Returns how much of what `work` counts is done in a second."""
+    now = clock()
+    wait_for_device()
+    start = now()
+    count = work()
+    wait_for_device()
+    return count / (now() - start)

@@ -1,0 +1,85 @@
+"""No op allocates more than twice its output and the workspace that is stated here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import pytest
+import torch
+from allocations import peak_bytes
+from helpers import normal
+from torch import Tensor
+
+from kronext import ops
+
+pytestmark = pytest.mark.cpu
+
+MEGABYTE = 2**20
+# Matrices of float64 side by side in the widest vectors, and what the eigensolver holds of each.
+LANES, MATRICES = 8, 5.5
+
+
+def panels(n: int) -> float:
+    """Packed panels, and one float32 matrix between two products."""
+    return 4 * n * n + MEGABYTE / 4
+
+
+def sums(n: int) -> float:
+    """Packed samples, and sums of both results in float64."""
+    return 16 * n * n + MEGABYTE
+
+
+def iterates(n: int) -> float:
+    """What sums need, and the pairs before, at and after a round."""
+    return sums(n) + 3 * 2 * 4 * n * n
+
+
+def eigensolver(n: int) -> float:
+    """Full lanes of matrices."""
+    return LANES * MATRICES * 8 * n * n + MEGABYTE
+
+
+Call = Callable[[Tensor, Tensor], "Tensor | Iterable[Tensor] | None"]
+
+# Each op on gradients and PSD matrices, both (batch, n, n), and its workspace a thread.
+OPS: dict[str, tuple[Call, Callable[[int], float]]] = {
+    "outer_update_": (lambda G, A: ops.outer_update_(A, None, G, decay=0.9, weight=0.1), panels),
+    "outer_update_list_": (
+        lambda G, A: ops.outer_update_list_(list(A), None, list(G), decay=0.9, weight=0.1),
+        panels,
+    ),
+    "precondition": (lambda G, A: ops.precondition(G, A, A), panels),
+    "precondition_list": (lambda G, A: ops.precondition_list(list(G), list(A), list(A)), panels),
+    "kron_matvec": (lambda G, A: ops.kron_matvec(G, A[0], A[0]), sums),
+    "power_iteration": (lambda G, A: ops.power_iteration(G, steps=2)[:3], iterates),
+    "eigh": (lambda G, A: ops.eigh(A), eigensolver),
+    "inverse_root": (lambda G, A: ops.inverse_root(A, 4), eigensolver),
+    "inverse_root_": (lambda G, A: ops.inverse_root_(G, A, 4), eigensolver),
+}
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize(("batch", "n"), [(1, 64), (200, 16), (40, 64), (1, 256), (9, 256)])
+def test_memory_of_an_op(op: str, batch: int, n: int, threads: int) -> None:
+    call, workspace = OPS[op]
+    G = normal(batch, n, n)
+    A = G @ G.mT / n
+    outputs = call(G, A)
+    tensors = [] if outputs is None else [outputs] if isinstance(outputs, Tensor) else outputs
+    allowed = 2 * sum(tensor.nbytes for tensor in tensors) + threads * workspace(n)
+    peak = peak_bytes(lambda: call(G, A))
+    assert peak <= allowed, f"{op} holds {peak} bytes, {peak / allowed:.2f} of what is allowed"
+
+
+def test_the_dense_matrix_is_not_copied(threads: int) -> None:
+    H = normal(1024, 1024)
+    L = normal(32, 32)
+    assert peak_bytes(lambda: ops.rearranged_matvec(H, L, L)) <= threads * MEGABYTE / 8
