@@ -16,18 +16,34 @@ def doctor() -> int:
         text = " ".join(map(str, value)) if isinstance(value, list) else value
         print(f"{name:<20} {text if text != '' else '-'}")
     print()
+    return int(sum(_failures(device) for device in _devices()) > 0)
+
+
+def _devices() -> list[torch.device]:
+    """What the ops run on here."""
+    devices = [torch.device("cpu")]
+    if build_info()["cuda"] and torch.cuda.is_available():
+        devices.append(torch.device("cuda"))
+    return devices
+
+
+def _failures(device: torch.device) -> int:
     failures = 0
-    for name, check in _CHECKS.items():
-        error, bound = check(), 1e-5
-        passed = error <= bound
-        failures += not passed
-        verdict = "ok" if passed else "FAILED"
-        print(f"{name:<20} {verdict:<7} relative error {error:.1e}, at most {bound:.0e}")
-    return int(failures > 0)
+    with device:
+        for name, check in _CHECKS.items():
+            error, bound = check(), 1e-5
+            passed = error <= bound
+            failures += not passed
+            verdict = "ok" if passed else "FAILED"
+            text = f"{device.type:<5} {verdict:<7} relative error {error:.1e}, at most {bound:.0e}"
+            print(f"{name:<20} {text}")
+    return failures
 
 
 def _normal(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+    generator = torch.Generator().manual_seed(sum(shape))
+    numbers = torch.randn(*shape, generator=generator, device="cpu")
+    return numbers.to(torch.get_default_device())
 
 
 def _error(results: Tensor | tuple[Tensor, ...], oracles: Tensor | tuple[Tensor, ...]) -> float:

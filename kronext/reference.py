@@ -5,9 +5,9 @@ preconditioner approximates, and `L (x) R` a Kronecker product with `L` `m x m` 
 Rows and columns of `H` are addressed by pairs, `H[(i,j),(i',j')] = E[G[i,j] G[i',j']]`, which is
 `G.flatten()` in torch's row-major order.
 
-Each function here is one formula. Nothing is written in place, every input is on the CPU and may
-have leading batch dimensions, and every result is float64. Equations and sections are those of
-Morwani et al., "A New Perspective on Shampoo's Preconditioner" (arXiv 2406.17748).
+Each function here is one formula. Nothing is written in place, inputs are on any one device and may
+have leading batch dimensions, and every result is float64 on that device. Equations and sections
+are those of Morwani et al., "A New Perspective on Shampoo's Preconditioner" (arXiv 2406.17748).
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def inverse_root(A: Tensor, root: float, *, eps: float = 0.0, relative_eps: floa
     powers = torch.where(values + damping > cutoff, (values + damping) ** (-1 / root), 0.0)
     X = (vectors * powers.unsqueeze(-2)) @ vectors.mT
     finite = A.isfinite().all(-1).all(-1)[..., None, None]
-    return torch.where(finite, (X + X.mT) / 2, torch.eye(A.shape[-1], dtype=torch.float64))
+    return torch.where(finite, (X + X.mT) / 2, _eye(A.shape[-1], A.device))
 
 
 def precondition(G: Tensor, left: Tensor | None, right: Tensor | None) -> Tensor:
@@ -144,7 +144,7 @@ def kron_matvec(
     G, L, R = G.double(), L.double(), R.double()
     samples = G.shape[-3]
     if weights is None:
-        weights = torch.full((samples,), 1 / max(samples, 1), dtype=torch.float64)
+        weights = G.new_full((samples,), 1 / max(samples, 1))
     weighted = weights.double()[..., None, None] * G
     return (
         torch.einsum("...sij,...skj->...ik", weighted @ R.unsqueeze(-3), G),
@@ -187,7 +187,7 @@ def best_kronecker(H: Tensor, m: int, n: int, rank: int = 1) -> KroneckerSum:
         torch.cat([_symmetrised(left[..., :1, :, :]), left[..., 1:, :, :]], -3),
         torch.cat([_symmetrised(right[..., :1, :, :]), right[..., 1:, :, :]], -3),
         sigma[..., :rank],
-        torch.zeros(H.shape[:-2], dtype=torch.int32),
+        torch.zeros(H.shape[:-2], dtype=torch.int32, device=H.device),
     )
 
 
@@ -215,10 +215,11 @@ def power_iteration(
         rank: how many pairs.
     """
     matvec, m, n, finite = _matvec_of(samples, shape)
+    device = finite.device
     noise = torch.Generator().manual_seed(0)
     pairs: list[tuple[Tensor, Tensor, Tensor]] = []
     info = torch.where(finite, 0, 1).int()
-    L, R = init or (torch.eye(m), torch.eye(n))
+    L, R = init or (_eye(m, device), _eye(n, device))
     for index in range(rank):
         L, R, sigma, converged = _leading_pair(matvec, L, R, pairs, steps, tol)
         if index == 0:
@@ -226,7 +227,7 @@ def power_iteration(
         pairs.append((L, R, torch.where(finite, sigma, 0.0)))
         info = torch.where((info == 0) & ~converged, 2, info).int()
         # Later pairs may be antisymmetric, so the next start must not be symmetric.
-        L, R = (torch.randn(size, size, generator=noise, dtype=torch.float64) for size in (m, n))
+        L, R = (_normal(size, noise).to(device) for size in (m, n))
     lefts, rights, sigmas = zip(*pairs, strict=True)
     return KroneckerSum(
         torch.stack(lefts, -3), torch.stack(rights, -3), torch.stack(sigmas, -1), info
@@ -268,7 +269,7 @@ def _leading_pair(
         return left, right
 
     L, R = _direction(L.double()), _direction(R.double())
-    converged = torch.tensor(tol is None)
+    converged = torch.tensor(tol is None, device=L.device)
     for _ in range(steps):
         before = L, R
         L, R = (_direction(factor) for factor in deflated(L, R))
@@ -298,14 +299,23 @@ def _gradients(samples: Samples) -> Tensor:
 
 def _finite_or_identity(A: Tensor) -> Tensor:
     finite = A.isfinite().all(-1).all(-1)[..., None, None]
-    return torch.where(finite, A.double(), torch.eye(A.shape[-1], dtype=torch.float64))
+    return torch.where(finite, A.double(), _eye(A.shape[-1], A.device))
 
 
 def _direction(A: Tensor) -> Tensor:
     """`A / ||A||_F`; the identity of norm 1 where `A` is zero or not finite."""
     norm = _norm(A)[..., None, None]
-    eye = torch.eye(A.shape[-1], dtype=A.dtype) / max(A.shape[-1], 1) ** 0.5
+    eye = _eye(A.shape[-1], A.device) / max(A.shape[-1], 1) ** 0.5
     return torch.where((norm > 0) & norm.isfinite(), A / norm, eye)
+
+
+def _eye(n: int, device: torch.device) -> Tensor:
+    return torch.eye(n, dtype=torch.float64, device=device)
+
+
+def _normal(n: int, generator: torch.Generator) -> Tensor:
+    """On the CPU, so that every device starts from the same numbers."""
+    return torch.randn(n, n, generator=generator, dtype=torch.float64, device="cpu")
 
 
 def _matrix(pairs: Tensor) -> Tensor:

@@ -10,26 +10,43 @@ import torch
 from shapes import SHAPES as SHAPES
 from torch import Tensor
 
-from kronext import build_info
-
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 FACTOR = (torch.float32, torch.float64)
-
-DEVICES = [pytest.param("cpu", id="cpu")]
-if build_info()["cuda"] and torch.cuda.is_available():
-    DEVICES.append(pytest.param("cuda", id="cuda"))
 
 
 def name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+# ---- numbers: drawn on the CPU, so that every device gets the same -------------------------------
+
+
+def draw_normal(
+    generator: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    numbers = torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu")
+    return numbers.to(torch.get_default_device(), dtype)
+
+
+def draw_integers(generator: torch.Generator, low: int, high: int, *shape: int) -> Tensor:
+    numbers = torch.randint(low, high, shape, generator=generator, device="cpu")
+    return numbers.to(torch.get_default_device())
 
 
 def normal(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64).to(dtype)
+    return draw_normal(torch.Generator().manual_seed(seed), *shape, dtype=dtype)
+
+
+def integers(low: int, high: int, *shape: int, seed: int = 0) -> Tensor:
+    return draw_integers(torch.Generator().manual_seed(seed), low, high, *shape)
+
+
+def device_generator(seed: int = 0) -> torch.Generator:
+    """For what draws on the device."""
+    return torch.Generator(torch.get_default_device()).manual_seed(seed)
+
+
+# ---- matrices ------------------------------------------------------------------------------------
 
 
 def sliced(tensor: Tensor) -> Tensor:

@@ -10,7 +10,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from helpers import assert_symmetric, normal, relative_error, sliced, symmetric, with_condition
+from helpers import (
+    assert_symmetric,
+    integers,
+    normal,
+    relative_error,
+    sliced,
+    symmetric,
+    with_condition,
+)
 from torch import Tensor
 
 from kronext import reference
@@ -112,9 +120,7 @@ def check_pseudo_inverse(ops: Any, sizes: Sequence[int], dtype: torch.dtype) -> 
     """Small integers, so that the matrix is singular exactly, whatever its dtype."""
     for n in sizes:
         rank = max(1, n // 3)
-        factor = torch.randint(
-            -3, 4, (n, rank), generator=torch.Generator().manual_seed(n)
-        ).double()
+        factor = integers(-3, 4, n, rank, seed=n).double()
         left, values, _ = torch.linalg.svd(factor, full_matrices=False)
         expected = (left / values) @ left.mT
         A = (factor @ factor.mT).to(dtype)

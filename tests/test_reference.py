@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import helpers
 import mpmath
 import pytest
 import torch
@@ -17,7 +18,7 @@ def rng():
 
 
 def normal(rng, *shape, dtype=torch.float64):
-    return torch.randn(*shape, generator=rng, dtype=torch.float64).to(dtype)
+    return helpers.draw_normal(rng, *shape, dtype=dtype)
 
 
 def psd(rng, n, condition, dtype=torch.float64):

@@ -92,7 +92,10 @@ def logistic_regression(
     model = nn.Sequential(nn.Linear(images.shape[1], logits, bias=False)).to(images)
     with torch.no_grad():
         for weight in model.parameters():
-            weight.copy_(torch.zeros(()) if initial_weight is None else initial_weight)
+            if initial_weight is None:
+                weight.zero_()
+            else:
+                weight.copy_(initial_weight)
     loss_name: LossName = "binary_cross_entropy" if logits == 1 else "cross_entropy"
     optimizer = torch.optim.SGD(model.parameters(), lr=learning_rate)
     generator = torch.Generator(images.device).manual_seed(seed)

@@ -193,7 +193,9 @@ class _Block:
         parameter = member.parameter
         dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
         options: dict[str, Any] = {"dtype": dtype, "device": parameter.device}
-        signs = torch.randint(2, (probes, m * n), generator=generator, dtype=torch.int8)
+        signs = torch.randint(
+            2, (probes, m * n), generator=generator, dtype=torch.int8, device="cpu"
+        )
         self.signs = signs.mul_(2).sub_(1).to(parameter.device)
         self.images = torch.zeros(probes, m * n, **options)
         self.seen = 0

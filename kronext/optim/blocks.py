@@ -39,6 +39,8 @@ class BlockedParameter:
         parameter: the parameter.
         options: its options, None where it passes through.
         step: gradients seen so far; averages and refreshes go by it.
+        device_step: the same, 0-D float64 on the device, where steps can be captured in a CUDA
+            graph; replays count here alone.
         left: factors of the row side, empty before the first gradient.
         right: factors of the column side.
         left_root: inverse roots of `left`, times `c^{-p}`; empty before the first refresh.
@@ -52,6 +54,7 @@ class BlockedParameter:
         self.shape = parameter.shape
         self.options: Options | None = None
         self.step = 0
+        self.device_step: Tensor | None = None
         self.left: list[Tensor] = []
         self.right: list[Tensor] = []
         self.left_root: list[Tensor] = []
@@ -66,6 +69,10 @@ class BlockedParameter:
             self.heights, self.widths = map(_even_parts, matrix, grid)
             self.block_shapes = [(m, n) for m in self.heights for n in self.widths]
             self.is_one_matrix = matrix == self.shape and len(self.block_shapes) == 1
+
+    def read_step(self) -> int:
+        """Return the step count, replays included; waits for the device where it counts."""
+        return self.step if self.device_step is None else int(self.device_step)
 
     def blocks(self, tensor: Tensor) -> list[Tensor]:
         """Return the blocks of a tensor of the parameter's shape, views where strides allow."""
@@ -87,7 +94,7 @@ class BlockedParameter:
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs: a step count, lists of tensors and what they mean."""
-        state: dict[str, Any] = {"step": self.step}
+        state: dict[str, Any] = {"step": self.read_step()}
         if self.left and self.options is not None:
             state["estimator"] = self.options.estimator
         names = (FACTORS if self.left else ()) + (ROOTS if self.left_root else ())
@@ -118,7 +125,7 @@ class BlockedParameter:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take over a copy of `state`."""
-        self.step = state["step"]
+        self.step, self.device_step = state["step"], None
         for name in FACTORS + ROOTS:
             copies = [
                 tensor.detach().to(self.parameter.device, self._factor_dtype, copy=True)

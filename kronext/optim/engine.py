@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from kronext import ops
-from kronext.optim import estimators
+from kronext.optim import estimators, graphs
 from kronext.optim.blocks import BlockedParameter, assembled, blocks_of
 from kronext.optim.lists import Screened, buckets, screen
 from kronext.optim.options import Options, PreconditionerOptions, checked_options
@@ -40,6 +40,8 @@ class KroneckerPreconditioner:
             entry overrides options for the group; None there lets the group pass through.
         raise_on_failure: raise where a gradient is not finite or a root fails, rather than count
             it and go on. Makes the host wait for an accelerator at every step.
+        capturable: count steps on the device, so that a CUDA graph can capture one and replay it;
+            costs one more pass over the factors. `docs/optimizer.md` says how to capture.
         caller: the name that error messages open with.
         **options: see below.
 
@@ -59,7 +61,7 @@ class KroneckerPreconditioner:
 
     Raises:
         TypeError: a parameter is no floating-point tensor or an option of the wrong type.
-        ValueError: an option is out of range.
+        ValueError: an option is out of range, or raise_on_failure and capturable are both set.
 
     Source: Morwani et al., arXiv 2406.17748; Gupta et al., arXiv 1802.09568 (`shampoo`).
     """
@@ -69,11 +71,18 @@ class KroneckerPreconditioner:
         params: Iterable[Tensor] | Iterable[dict[str, Any]],
         *,
         raise_on_failure: bool = False,
+        capturable: bool = False,
         caller: str = "KroneckerPreconditioner",
         **options: Unpack[PreconditionerOptions],
     ) -> None:
+        if raise_on_failure and capturable:
+            raise ValueError(
+                f"{caller}: raise_on_failure must be False where steps can be captured, the host "
+                "does not look at those (got raise_on_failure=True, capturable=True)"
+            )
         self.caller = caller
         self.raise_on_failure = raise_on_failure
+        self.capturable = capturable
         self.options = checked_options(caller, options, Options())
         self._known_options: dict[Options, Options] = {}
         self._members: list[BlockedParameter] = []
@@ -124,7 +133,7 @@ class KroneckerPreconditioner:
     @property
     def steps(self) -> list[int]:
         """How many gradients of each parameter came in so far."""
-        return [member.step for member in self._members]
+        return [member.read_step() for member in self._members]
 
     @torch.no_grad()
     def update(self, gradients: Sequence[Tensor | None] | None = None) -> list[Tensor | None]:
@@ -143,11 +152,13 @@ class KroneckerPreconditioner:
             ValueError: a gradient is sparse or of the wrong shape, or a parameter changed its
                 shape; nothing was written.
             RuntimeError: with `raise_on_failure`, a gradient is not finite (nothing was written)
-                or a root failed.
+                or a root failed; or a CUDA graph captures a step that cannot be replayed.
         """
         if gradients is None:
             gradients = [parameter.grad for parameter in self._params]
         self._check("gradient", gradients)
+        if graphs.is_capturing():
+            self._check_capture(gradients)
         for counter in (self._roots_failed, self._gradients_skipped):
             counter.start_step()
         screened = screen(gradients)
@@ -158,12 +169,14 @@ class KroneckerPreconditioner:
         plan = self._plan_for(screened.gradients)
         for member in plan.members:
             member.step += 1
+        if self.capturable:
+            graphs.count_on_device(plan.members)
         refreshed = 0
         for bucket in plan.buckets:
             self._accumulate(bucket, screened)
             refreshed += self._refresh_roots(bucket)
         self._report = Report(
-            step=max(self.steps, default=0),
+            step=max([member.step for member in self._members], default=0),
             parameters=len(plan.active) - plan.passed_through,
             blocks=plan.blocks,
             passed_through=plan.passed_through,
@@ -239,6 +252,7 @@ class KroneckerPreconditioner:
         """Return what the last `update` did. Waits for accelerators to read their counters."""
         return replace(
             self._report,
+            step=max(self.steps, default=0),
             roots_failed=self._roots_failed.read_step(),
             gradients_skipped=self._gradients_skipped.read_step(),
             total_roots_failed=self._roots_failed.read_total(),
@@ -307,6 +321,20 @@ class KroneckerPreconditioner:
             self._plan = Plan(kinds, self._members)
         return self._plan
 
+    def _check_capture(self, gradients: Sequence[Tensor | None]) -> None:
+        if not self.capturable:
+            raise RuntimeError(
+                f"{self.caller}: capturable must be True for a CUDA graph to capture a step "
+                "(got capturable=False)"
+            )
+        for index, (member, gradient) in enumerate(zip(self._members, gradients, strict=True)):
+            made = graphs.why_not_capturable(member) if gradient is not None else ""
+            if made:
+                raise RuntimeError(
+                    f"{self.caller}: {made} must exist before a CUDA graph captures a step, run "
+                    f"one that makes them first (got parameter={index}, step={member.step})"
+                )
+
     def _accumulate(self, bucket: Bucket, screened: Screened) -> None:
         members = bucket.members
         for member in members:
@@ -315,31 +343,38 @@ class KroneckerPreconditioner:
         lefts = [factor for member in members for factor in member.left]
         rights = [factor for member in members for factor in member.right]
         gradients = [g for index in bucket.indices if (g := screened.gradients[index]) is not None]
+        blocks = blocks_of(members, gradients)
+        flags = [flag for index in bucket.indices if (flag := screened.finite[index]) is not None]
+
+        def scale_factors(scales: Sequence[Tensor]) -> None:
+            pairs = zip(members, scales, strict=True)
+            each = [scale for member, scale in pairs for _ in member.left]
+            torch._foreach_mul_(lefts, each)
+            torch._foreach_mul_(rights, each)
+
+        if self.capturable:
+            finite = torch.stack(flags) if flags else None
+            before, after = graphs.average_scales(members, finite)
+            scale_factors(before)
+            estimators.accumulate(bucket.options, lefts, rights, blocks, decay=1.0, weight=1.0)
+            scale_factors(after)
+            return
         steps = {member.step for member in members}
         weights_at = {step: bucket.options.average_weights(step) for step in steps}
         pairs = [weights_at[member.step] for member in members for _ in member.left]
-        flags = [
-            flag
-            for index, member in zip(bucket.indices, members, strict=True)
-            if (flag := screened.finite[index]) is not None
-            for _ in member.left
-        ]
         decay: float | list[float] = [decay for decay, _ in pairs]
         weight: float | list[float] = [weight for _, weight in pairs]
         if flags:
             # The gradient is zero where it was not finite; to leave the factor as it was its decay
             # must be 1, which only the device knows.
             masks = torch.stack(flags).to(lefts[0].dtype).unbind()
-            kept = torch._foreach_mul(masks, [decay - 1 for decay, _ in pairs])
-            torch._foreach_add_(kept, 1.0)
-            torch._foreach_mul_(lefts, kept)
-            torch._foreach_mul_(rights, kept)
+            masked = torch._foreach_mul(masks, [weights_at[m.step][0] - 1 for m in members])
+            torch._foreach_add_(masked, 1.0)
+            scale_factors(masked)
             decay = 1.0
         elif len(weights_at) == 1:
             decay, weight = pairs[0]
-        estimators.accumulate(
-            bucket.options, lefts, rights, blocks_of(members, gradients), decay=decay, weight=weight
-        )
+        estimators.accumulate(bucket.options, lefts, rights, blocks, decay=decay, weight=weight)
 
     def _refresh_roots(self, bucket: Bucket) -> int:
         options = bucket.options

@@ -58,6 +58,8 @@ class Preconditioned(Optimizer):
             decays them and neither its groups nor its being one of torch's own tell.
         raise_on_failure: raise where a gradient is not finite or a root fails (RuntimeError, before
             the base steps) rather than count it and go on.
+        capturable: whether a CUDA graph can capture a step, see `KroneckerPreconditioner`; None
+            takes what the groups of the base say.
         **options: estimator, exponent, beta, eps, relative_eps, block_size, update_interval,
             start_step; see `KroneckerPreconditioner`.
 
@@ -74,6 +76,7 @@ class Preconditioned(Optimizer):
         momentum: float | None = None,
         decoupled_weight_decay: bool | None = None,
         raise_on_failure: bool = False,
+        capturable: bool | None = None,
         **options: Unpack[PreconditionerOptions],
     ) -> None:
         if not isinstance(base, Optimizer):
@@ -99,8 +102,14 @@ class Preconditioned(Optimizer):
         # torch's constructor sets up the hooks; the groups it makes are replaced by the base's.
         super().__init__([dict(group) for group in base.param_groups], base.defaults)
         self._momenta: dict[int, Tensor] = {}
+        if capturable is None:
+            capturable = any(group.get("capturable") for group in base.param_groups)
         self.engine = KroneckerPreconditioner(
-            base.param_groups, raise_on_failure=raise_on_failure, caller="Preconditioned", **options
+            base.param_groups,
+            raise_on_failure=raise_on_failure,
+            capturable=capturable,
+            caller="Preconditioned",
+            **options,
         )
         self._share_base()
 

@@ -52,12 +52,16 @@ class DeviceCounter:
 
     def start_step(self) -> None:
         """Set the count of the current step to zero."""
-        self._step = {}
+        for count in self._step.values():
+            count.zero_()
 
     def add(self, count: Tensor) -> None:
         """Add a 0-D integer tensor to both counts, without a look at it."""
+        # In place: a CUDA graph that is replayed must find its own sum of the last time.
         for counts in (self._step, self._total):
-            counts[count.device] = counts.get(count.device, 0) + count
+            if count.device not in counts:
+                counts[count.device] = torch.zeros_like(count)
+            counts[count.device].add_(count)
 
     def read_step(self) -> int:
         """Return the count of the current step; waits for the devices."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import Unpack
 
-from kronext.optim import checkpoint
+from kronext.optim import checkpoint, graphs
 from kronext.optim.blocks import BlockedParameter, paired
 from kronext.optim.engine import KroneckerPreconditioner
 from kronext.optim.grafting import rescale_
@@ -134,7 +134,14 @@ class Shampoo(Optimizer):
         Raises:
             TypeError: a gradient is not of a supported dtype; nothing was written.
             ValueError: a gradient is sparse or of the wrong shape; nothing was written.
+            RuntimeError: a CUDA graph captures the step.
         """
+        if graphs.is_capturing():
+            raise RuntimeError(
+                "Shampoo: a step must not be captured in a CUDA graph, its averages go by a count "
+                "on the host; Preconditioned around a capturable optimizer has none "
+                "(got capturing=True)"
+            )
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers import draw_normal
 
 
 @pytest.fixture
@@ -14,7 +15,7 @@ def normal(rng):
     """Standard normal tensors, the same in every run."""
 
     def draw(*shape, dtype=torch.float64):
-        return torch.randn(*shape, generator=rng, dtype=torch.float64).to(dtype)
+        return draw_normal(rng, *shape, dtype=dtype)
 
     return draw
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import device_generator, integers
 from torch import nn
 from torch.func import functional_call, grad, jacrev, vmap
 from torch.utils.checkpoint import checkpoint
@@ -91,7 +92,7 @@ def make(name, normal):
     """A model, its layers, nine inputs and their labels."""
     make_model, layers, input_shape, label_shape = MODELS[name]
     torch.manual_seed(0)
-    labels = torch.randint(4, (9, *label_shape))
+    labels = integers(0, 4, 9, *label_shape)
     return make_model().double(), layers, normal(9, *input_shape), labels
 
 
@@ -215,7 +216,7 @@ def test_sampled_labels_agree_with_expected_ones_within_their_scatter(normal):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 3)).double()
     inputs = normal(1, 4).expand(20_000, 4)
-    generator = torch.Generator().manual_seed(1)
+    generator = device_generator(1)
     with curvature.capture(model, "0", generator=generator) as sampled:
         sampled.record(model(inputs))
     with curvature.capture(model, "0", labels="expected") as expected:
@@ -232,7 +233,7 @@ def test_sampled_labels_repeat_with_their_generator(case):
     model, layers, inputs, _ = case
 
     def draw(seed):
-        generator = torch.Generator().manual_seed(seed)
+        generator = device_generator(seed)
         with curvature.capture(model, layers, generator=generator) as recording:
             recording.record(model(inputs))
         return recording[layers[0]][0]
@@ -317,6 +318,7 @@ def test_recording_without_its_forward_pass_or_labels_is_refused(case):
             recording.record(output, labels)
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("labels", ["real", "expected"])
 @pytest.mark.parametrize("frozen", [False, True])
 def test_checkpointing_changes_nothing(normal, labels, frozen):
@@ -334,6 +336,7 @@ def test_checkpointing_changes_nothing(normal, labels, frozen):
             torch.testing.assert_close(checkpointed, plain)
 
 
+@pytest.mark.real
 def test_recomputed_forward_passes_do_not_count(normal):
     """Neither those of a training step before `record` nor of a model checkpointed as a whole."""
     model, inputs, labels = mlp().double(), normal(9, 6), torch.arange(9) % 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import device_generator
 from torch import nn
 from torch.func import functional_call, grad, jacrev, vmap
 
@@ -162,10 +163,9 @@ def test_a_convolution_of_one_unbatched_input_is_refused(normal):
 
 @pytest.mark.parametrize("shape", [(4,), (2, 3)])
 def test_expected_labels_of_squared_errors_give_the_gauss_newton_matrix(normal, shape):
-    body = nn.Sequential(nn.Conv1d(2, 3, 2), nn.Tanh(), nn.Flatten(), nn.LazyLinear(6))
+    body = nn.Sequential(nn.Conv1d(2, 3, 2), nn.Tanh(), nn.Flatten(), nn.Linear(9, 6))
     model = nn.Sequential(body, nn.Unflatten(1, shape) if len(shape) == 2 else nn.Linear(6, 4))
     inputs = normal(5, 2, 4)
-    model(inputs.float())
     model.double()
     recording = record(model, "0.0", inputs, inputs, labels="expected", loss="squared_error")
     expected = gauss_newton(
@@ -178,7 +178,7 @@ def test_sampled_labels_of_squared_errors_are_normal(normal):
     """`D` is the noise itself: mean 0, second moment the identity, within 5 standard errors."""
     count = 20_000
     model = nn.Linear(2, 3).double()
-    generator = torch.Generator().manual_seed(1)
+    generator = device_generator(1)
     with curvature.capture(model, "", loss="squared_error", generator=generator) as recording:
         recording.record(model(normal(count, 2)))
     D = recording[""][0].squeeze(1)

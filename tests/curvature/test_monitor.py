@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers import draw_normal
 from torch import nn
 
 from kronext import curvature, optim, reference
@@ -20,7 +21,7 @@ def train(model, optimizer, steps=12):
     generator = torch.Generator().manual_seed(0)
     gradients = []
     for _ in range(steps):
-        x, y = (torch.randn(6, k, generator=generator).double() for k in (5, 3))
+        x, y = (draw_normal(generator, 6, k) for k in (5, 3))
         optimizer.zero_grad()
         (model(x) - y).square().mean().backward()
         gradients.append(model[0].weight.grad.clone())

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from helpers import device_generator, integers
 from torch import nn
 
 from kronext import curvature, reference
@@ -195,9 +196,8 @@ def batch_gradients(model, inputs, size, **labels):
 @pytest.mark.parametrize("size", [1, 8])
 def test_lemma_7_holds_for_labels_that_capture_samples(normal, size):
     model, inputs = nn.Sequential(nn.Linear(5, CLASSES)).double(), normal(4, 5)
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randint(4, (24_000,), generator=generator)
-    G = batch_gradients(model, inputs[drawn], size, generator=generator)
+    drawn = integers(0, 4, 24_000)
+    G = batch_gradients(model, inputs[drawn], size, generator=device_generator(1))
     with curvature.capture(model, "0", labels="expected") as recording:
         recording.record(model(inputs))
     left, right = curvature.second_moment(recording["0"]).matvec(
@@ -209,8 +209,7 @@ def test_lemma_7_holds_for_labels_that_capture_samples(normal, size):
 
 def test_lemma_8_holds_for_real_labels_that_capture_records(normal):
     model, inputs, size = nn.Sequential(nn.Linear(5, CLASSES)).double(), normal(4, 5), 8
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randint(4, (24_000,), generator=generator)
+    drawn = integers(0, 4, 24_000)
     batches = batch_gradients(model, inputs[drawn], size, labels="real")
     G = batch_gradients(model, inputs, 1, labels="real")
     mean = G.mean(0)

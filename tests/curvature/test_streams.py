@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers import device_generator
 from torch import nn
 
 from kronext import curvature, reference
@@ -73,7 +74,7 @@ def model():
 def test_the_stream_of_a_model_repeats_what_capture_records(model, normal, labels):
     batches = [(x, torch.arange(len(x)) % 3) for x in normal(9, 6).split(4)]
     stream = curvature.Stream(model, "0", batches, labels=labels, seed=3)
-    generator = torch.Generator().manual_seed(3)
+    generator = device_generator(3)
     with curvature.capture(model, "0", labels=labels, generator=generator) as recording:
         for x, y in batches:
             recording.record(model(x), y)

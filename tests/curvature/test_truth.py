@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import device_generator
 from torch import nn
 
 from kronext import curvature, reference
@@ -66,6 +67,7 @@ def case(request, normal):
     return curvature.GaussNewton(model, layer, batches, loss=loss), recording[layer]
 
 
+@pytest.mark.real
 def test_dense_products_and_samples_are_one_matrix(case, normal):
     H, samples = case
     expected = reference.second_moment(samples)
@@ -75,11 +77,12 @@ def test_dense_products_and_samples_are_one_matrix(case, normal):
     torch.testing.assert_close(curvature.second_moment(samples).images(V), H.images(V))
 
 
+@pytest.mark.real
 def test_all_three_agree_within_the_interval(case):
     """Within four standard errors, which chance exceeds once in 16,000 times; seeds are fixed."""
     H, samples = case
     exact = curvature.second_moment(samples)
-    generator = torch.Generator().manual_seed(0)
+    generator = device_generator(0)
     estimate = curvature.hutchinson(H, probes=400, generator=generator)
     pairs = [
         (estimate.frobenius_norm(), float(H.dense().norm())),
@@ -104,19 +107,18 @@ def test_probes_agree_with_the_norm_from_inner_products(normal, monkeypatch, pos
     monkeypatch.setattr(moments, "MEMORY_ENTRIES", 1)  # never the dense matrix
     samples = normal(30, positions, 5), normal(30, positions, 6)
     exact = curvature.second_moment(samples)
-    generator = torch.Generator().manual_seed(0)
+    generator = device_generator(0)
     norm = curvature.hutchinson(exact, probes=400, generator=generator).frobenius_norm()
     assert abs(norm.value - exact.norm()) <= 4 * norm.standard_error
     assert norm.standard_error <= 0.05 * exact.norm()
 
 
+@pytest.mark.real
 def test_fused_attention_has_products_too(normal):
     model, inputs = Attention().double(), normal(6, 3, 4)
     H = curvature.GaussNewton(model, "qkv[:8]", [inputs])
     count = 2000
-    with curvature.capture(
-        model, "qkv[:8]", generator=torch.Generator().manual_seed(0)
-    ) as recording:
+    with curvature.capture(model, "qkv[:8]", generator=device_generator(0)) as recording:
         recording.record(model(inputs.repeat(count, 1, 1)))
     # The labels of a sample are drawn; the trace of H is the mean of the squared norms.
     D, A = recording["qkv[:8]"]
@@ -127,10 +129,11 @@ def test_fused_attention_has_products_too(normal):
     assert error <= 0.05 * trace
 
 
+@pytest.mark.real
 def test_sampled_labels_estimate_the_products(normal):
     model, inputs = mlp(3).double(), normal(8, 4)
     H = curvature.GaussNewton(model, "0", [inputs]).dense()
-    with curvature.capture(model, "0", generator=torch.Generator().manual_seed(0)) as recording:
+    with curvature.capture(model, "0", generator=device_generator(0)) as recording:
         for _ in range(500):
             recording.record(model(inputs))
     g = (recording["0"][0].mT @ recording["0"][1]).flatten(1)
@@ -147,7 +150,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(gradients):
     hits = {"norm": 0, "trace": 0, "similarity": 0}
     trace = float(exact.dense().trace())
     for seed in range(300):
-        generator = torch.Generator().manual_seed(seed)
+        generator = device_generator(seed)
         estimate = curvature.hutchinson(exact, probes=60, generator=generator)
         for name, measured, truth in [
             ("norm", estimate.frobenius_norm(), norm),

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 import torch
 from allocations import peak_bytes
-from helpers import generator
+from helpers import normal
 from torch import Tensor
 
 from kronext import ops
+
+pytestmark = pytest.mark.cpu  # torch's profiler sees what its CPU allocator gives
 
 MEGABYTE = 2**20
 # Matrices of float64 side by side in the widest vectors, and what the eigensolver holds of each.
@@ -68,7 +70,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
 @pytest.mark.parametrize(("batch", "n"), [(1, 64), (200, 16), (40, 64), (1, 256), (9, 256)])
 def test_memory_of_an_op(op: str, batch: int, n: int, threads: int) -> None:
     call, workspace = OPS[op]
-    G = torch.randn(batch, n, n, generator=generator(), device="cpu")
+    G = normal(batch, n, n)
     A = G @ G.mT / n
     outputs = call(G, A)
     tensors = [] if outputs is None else [outputs] if isinstance(outputs, Tensor) else outputs
@@ -78,6 +80,5 @@ def test_memory_of_an_op(op: str, batch: int, n: int, threads: int) -> None:
 
 
 def test_the_dense_matrix_is_not_copied(threads: int) -> None:
-    H = torch.randn(1024, 1024, generator=generator(), device="cpu")
-    L = torch.randn(32, 32, generator=generator(), device="cpu")
+    H, L = normal(1024, 1024), normal(32, 32)
     assert peak_bytes(lambda: ops.rearranged_matvec(H, L, L)) <= threads * MEGABYTE / 8

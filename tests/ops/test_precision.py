@@ -34,6 +34,7 @@ def test_where_torch_does_not_say_what_is_set_for_cuda_holds(backend: str, level
     assert read() == LEVELS[level]
 
 
+@pytest.mark.cpu
 def test_the_cpu_makes_products_at_highest_whatever_is_allowed() -> None:
     G, L, R = normal(3, 17, 33), symmetric(17, 17), symmetric(33, 33)
 

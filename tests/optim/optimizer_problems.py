@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from helpers import draw_integers, draw_normal
 from torch import Tensor, nn
 
 Problem = tuple[nn.Module, Callable[[int], Tensor]]
@@ -18,13 +19,13 @@ def make_problem(seed: int = 0, dtype: torch.dtype = torch.float32) -> Problem:
     ).to(dtype)
     with torch.no_grad():
         for parameter in net.parameters():
-            values = torch.randn(parameter.shape, generator=generator)
+            values = draw_normal(generator, *parameter.shape)
             parameter.copy_(values / max(1, parameter[0].numel()) ** 0.5)
 
     def loss(t: int) -> Tensor:
         batch = torch.Generator().manual_seed(1000 + t)
-        x = torch.randn(16, 2, 4, 4, generator=batch).to(dtype)
-        target = torch.randint(3, (16,), generator=batch)
+        x = draw_normal(batch, 16, 2, 4, 4, dtype=dtype)
+        target = draw_integers(batch, 0, 3, 16)
         return nn.functional.cross_entropy(net(x), target)
 
     return net, loss

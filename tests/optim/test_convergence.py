@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import pytest
 import torch
-from helpers import normal
+from helpers import integers, normal
 from torch import Tensor, nn
 
 from kronext.optim import Preconditioned, Shampoo
@@ -37,7 +37,7 @@ def final_loss(make: Make, lr: float) -> float:
     weight = nn.Parameter(torch.zeros(8, 24))
     optimizer = make([weight], lr)
     for t in range(STEPS):
-        chosen = torch.randint(2048, (BATCH,), generator=torch.Generator().manual_seed(t))
+        chosen = integers(0, 2048, BATCH, seed=t)
         optimizer.zero_grad()
         nn.functional.cross_entropy(inputs[chosen] @ weight.mT, labels[chosen]).backward()
         optimizer.step()

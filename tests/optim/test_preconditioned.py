@@ -11,7 +11,7 @@ from helpers import normal, relative_error
 from optimizer_problems import Problem, make_problem, train, values_of
 from torch import Tensor, nn
 
-from kronext.optim import KroneckerPreconditioner, Preconditioned
+from kronext.optim import KroneckerPreconditioner, Preconditioned, lists
 
 SOON = {"start_step": 3, "update_interval": 2}
 BASES: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -45,8 +45,13 @@ def test_every_base_trains(base: str, graft: str) -> None:
     assert optimizer.report().total_gradients_skipped == 0
 
 
+@pytest.mark.parametrize("host_looks", [True, False])
 @pytest.mark.parametrize("base", BASES)
-def test_the_base_runs_alone_before_the_start_step(base: str) -> None:
+def test_the_base_runs_alone_before_the_start_step(
+    base: str, host_looks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its own sign and penalty, which the gradients of the engine have already."""
+    monkeypatch.setattr(lists, "host_reads_for_free", lambda device: host_looks)
     (net, loss), (other, other_loss) = make_problem(), make_problem()
     train(Preconditioned(BASES[base](net.parameters()), start_step=6), loss, 0, 5)
     train(BASES[base](other.parameters()), other_loss, 0, 5)
@@ -75,10 +80,11 @@ def test_steps_have_the_length_of_the_base_and_the_preconditioned_direction(base
     penalty = 0.0 if is_decoupled else group.get("weight_decay", 0.0)
     gradients = [parameter.grad + penalty * parameter.detach() for parameter in net.parameters()]
     engine = copy.deepcopy(optimizer.engine)
-    directions = engine.precondition(engine.update(gradients))
+    usable = engine.update(gradients)
+    directions = engine.precondition(usable)
     optimizer.step()
     twin.base.step()
-    pairs = zip(net.parameters(), twin_parameters, before, gradients, directions, strict=True)
+    pairs = zip(net.parameters(), twin_parameters, before, usable, directions, strict=True)
     for ours, base_alone, start, gradient, direction in pairs:
         start = start.double() * (1 - decay)
         step, base_step = ours.double() - start, base_alone.double() - start

@@ -1,0 +1,70 @@
+"""Steps that a CUDA graph can capture: what changes from step to step is counted on the device.
+
+A replay runs kernels and no Python. An average that is corrected for its start has weights that go
+by the step count, so a captured step must find that count, and compute the weights, where it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kronext.optim.blocks import BlockedParameter
+
+
+def is_capturing() -> bool:
+    """Return whether a CUDA graph records what the current stream is given."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+
+
+def why_not_capturable(member: BlockedParameter) -> str:
+    """Return what the next step would make anew at every replay, nothing where it can be captured.
+
+    A graph that allocates and zeroes state does so whenever it is replayed.
+    """
+    if member.device_step is None:
+        return "step counts and factors"
+    due = member.options is not None and member.options.refreshes_roots(member.step + 1)
+    return "roots" if due and not member.left_root else ""
+
+
+def count_on_device(members: Sequence[BlockedParameter]) -> None:
+    """Count one more step of each parameter."""
+    for member in members:
+        if member.device_step is None:
+            device = member.parameter.device
+            member.device_step = torch.full(
+                (), member.step - 1.0, dtype=torch.float64, device=device
+            )
+    counts = [member.device_step for member in members if member.device_step is not None]
+    if counts:
+        torch._foreach_add_(counts, 1.0)
+
+
+def average_scales(
+    members: Sequence[BlockedParameter], finite: Tensor | None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return `(before, after)` such that `L <- after (before L + G GT)` is the running average.
+
+    The weights of an op are numbers of the host; factors that are scaled before and after it need
+    none. Where a gradient is not finite both scales are 1.
+
+    Args:
+        members: parameters with factors, of one device, dtype and set of options.
+        finite: 0 where a gradient was not finite, one a parameter; None where all are.
+
+    Returns:
+        One scale a parameter, of the dtype of its factors.
+    """
+    options, dtype = members[0].options, members[0].left[0].dtype
+    steps = torch.stack([m.device_step for m in members if m.device_step is not None])
+    if options is not None and options.beta is not None and options.beta != 1:
+        after = (1 - options.beta) / (1 - options.beta**steps)
+        before = (1 - after) / after
+    else:
+        before = after = torch.ones_like(steps)
+    if finite is not None:
+        before, after = (torch.where(finite > 0, scale, 1.0) for scale in (before, after))
+    return list(before.to(dtype).unbind()), list(after.to(dtype).unbind())
