@@ -9,7 +9,7 @@ TORCH := torch==2.13.0
 export KRONEXT_CUDA_ARCHITECTURES ?= $(if $(shell command -v nvidia-smi),native,90-real)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test bench gpu other-torch lint format clean
+.PHONY: help setup build demo test bench other-torch lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,9 +39,6 @@ test: build  ## the whole test suite: Python, every CPU capability, C++ host tes
 bench: build  ## every op and the optimizer step against rivals, about 10 minutes; writes to bench-output/
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks --threads 1 $$(nproc) --minutes 10 \
 		--json bench-output/results.json --plot bench-output/growth.png
-
-gpu: setup  ## where a GPU is: build, tests, compute-sanitizer, CUDA graph, benchmarks in 9 minutes, to bench-output/gpu.json
-	$(BIN)/python -m benchmarks.gpu
 
 OTHER_TORCH ?= 2.14.1
 other-torch: build  ## the same native modules under another torch release (downloads it: gigabytes)
