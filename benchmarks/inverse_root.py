@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks import shapes
 from benchmarks.inputs import NAMES, error_of, normal
-from benchmarks.runner import Call, Case, Job
+from benchmarks.runner import Call, Case, Growth, Job
 from kronext import ops, reference
 from kronext.ops.inverse_root import Precision
 
@@ -22,7 +22,7 @@ def decompositions() -> Iterator[Case]:
     """`eigh`, values and vectors."""
     for n in shapes.ROOT_SIZES:
         batch = _batch_of(n)
-        growth = ("a matrix", "n", n)
+        growth = Growth("one matrix of a batch", "n", n, batch)
         yield Case("eigh", f"{batch} of {n}", partial(_eigh, batch, n), growth=growth)
 
 
@@ -30,10 +30,10 @@ def roots() -> Iterator[Case]:
     """`A^(-1/4)`, over sizes and over batches."""
     for n in shapes.ROOT_SIZES:
         batch = _batch_of(n)
-        growth = ("a matrix", "n", n)
+        growth = Growth("one matrix of a batch", "n", n, batch)
         yield Case("inverse_root_", f"{batch} of {n}", partial(_root, batch, n), growth=growth)
     for batch in shapes.ROOT_BATCHES:
-        growth = ("of 64", "batch", batch)
+        growth = Growth("of 64", "batch", batch)
         yield Case("inverse_root_", f"{batch} of 64", partial(_root, batch, 64), growth=growth)
     for n in shapes.ROOT_SIZES:
         batch = _batch_of(n)

@@ -9,14 +9,14 @@ import torch
 
 from benchmarks import shapes
 from benchmarks.inputs import error_of, normal, sets_of
-from benchmarks.runner import Case, Job
+from benchmarks.runner import Case, Growth, Job
 from kronext import ops, reference
 
 
 def whole() -> Iterator[Case]:
     """`kron_matvec`, samples as matrices."""
     for samples, m, n in (*shapes.SAMPLES, *((count, 64, 64) for count in shapes.SAMPLE_COUNTS)):
-        growth = ("64 x 64", "samples", samples) if (m, n) == (64, 64) else None
+        growth = Growth("64 x 64", "samples", samples) if (m, n) == (64, 64) else None
         label = f"{samples} of {m} x {n}"
         yield Case("kron_matvec", label, partial(_whole, samples, m, n), growth=growth)
 
@@ -31,7 +31,7 @@ def factored() -> Iterator[Case]:
 def rearranged() -> Iterator[Case]:
     """`rearranged_matvec`, a dense matrix."""
     for m, n in shapes.DENSE:
-        growth = ("dense", "mn", m * n)
+        growth = Growth("dense", "mn", m * n)
         yield Case("rearranged_matvec", f"mn = {m * n}", partial(_rearranged, m, n), growth=growth)
 
 

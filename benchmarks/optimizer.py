@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from benchmarks import rivals, shapes
 from benchmarks.inputs import error_of, gradients
 from benchmarks.rivals import OptimizerRival
-from benchmarks.runner import Call, Case, Job
+from benchmarks.runner import Call, Case, Growth, Job
 from kronext import optim
 
 INTERVALS = (1, 10, 100)
@@ -41,8 +41,8 @@ def steps() -> Iterator[Case]:
         yield Case("Shampoo.step", label, build, growth=_growth(count))
 
 
-def _growth(count: int) -> tuple[str, str, int]:
-    return "64 x 64, roots / 10", "parameters", count
+def _growth(count: int) -> Growth:
+    return Growth("64 x 64, roots / 10", "parameters", count)
 
 
 def _step(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks import shapes
 from benchmarks.inputs import NAMES, error_of, normal, sets_of
-from benchmarks.runner import Case, Job
+from benchmarks.runner import Case, Growth, Job
 from kronext import ops
 from tests.shapes import SHAPES
 
@@ -26,7 +26,7 @@ def one() -> Iterator[Case]:
                 f"{m} x {n}",
                 partial(_one, m, n, dtype),
                 NAMES[dtype],
-                ("square", "n", n) if m == n else None,
+                Growth("square", "n", n) if m == n else None,
             )
 
 
@@ -36,12 +36,12 @@ def lists() -> Iterator[Case]:
         yield Case("outer_update_list_", name, partial(_list, layers), growth=growth)
 
 
-def list_cases() -> Iterator[tuple[str, list[shapes.Shape], tuple[str, str, int] | None]]:
+def list_cases() -> Iterator[tuple[str, list[shapes.Shape], Growth | None]]:
     """The lists of outer_update and precondition: label, shapes, place in a plot."""
     for count, m, n in shapes.SMALL:
         yield f"{count} of {m} x {n}", [(m, n)] * count, None
     for count in (1, 10, 100, 1000):
-        yield f"{count} of 32 x 32", [(32, 32)] * count, ("32 x 32", "parameters", count)
+        yield f"{count} of 32 x 32", [(32, 32)] * count, Growth("32 x 32", "parameters", count)
     for name, layers in shapes.MODELS.items():
         yield name, layers * 2, None
     yield "shapes of the tests", [shape for shape in SHAPES if 0 not in shape], None

@@ -8,14 +8,14 @@ from functools import partial
 from benchmarks import shapes
 from benchmarks.inputs import error_of, normal, sets_of
 from benchmarks.outer import list_cases
-from benchmarks.runner import Case, Job
+from benchmarks.runner import Case, Growth, Job
 from kronext import ops, reference
 
 
 def one() -> Iterator[Case]:
     """One matrix at a time."""
     for m, n in (*shapes.SQUARE, *shapes.OBLONG):
-        growth = ("square", "n", n) if m == n else None
+        growth = Growth("square", "n", n) if m == n else None
         yield Case("precondition", f"{m} x {n}", partial(_one, m, n), growth=growth)
 
 

@@ -51,6 +51,23 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Growth:
+    """A place in a plot of how cost grows.
+
+    Attributes:
+        family: what is kept.
+        variable: what is varied.
+        value: its value.
+        count: how many problems the case holds; the plot shows the time of one.
+    """
+
+    family: str
+    variable: str
+    value: int
+    count: int = 1
+
+
+@dataclass(frozen=True)
 class Case:
     """One line of the suite, with no tensor before it is its turn.
 
@@ -59,14 +76,14 @@ class Case:
         label: the sizes, as the report shows them.
         build: makes the job; takes a filter that says which rivals are wanted.
         dtype: of the input.
-        growth: the plot and the place in it, `(family, variable, value)`.
+        growth: its place in a plot, for some.
     """
 
     op: str
     label: str
     build: Callable[[Callable[[str], bool]], Job]
     dtype: str = "float32"
-    growth: tuple[str, str, int] | None = None
+    growth: Growth | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +113,7 @@ class Result:
     dtype: str
     threads: int
     clock: str
-    growth: tuple[str, str, int] | None
+    growth: Growth | None
     microseconds: float
     quartiles: tuple[float, float]
     gigaflops: float

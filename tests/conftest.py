@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before torch loads its thread library: waiting threads that spin make tests crawl where anything
@@ -88,5 +89,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> None:
+def _each_test_starts_alike() -> Iterator[None]:
     torch.manual_seed(0)
+    device = torch.get_default_device()
+    yield
+    if torch.get_default_device() != device:  # a command line that was called chose its own
+        torch.set_default_device(device)

@@ -181,9 +181,9 @@ def test_commands_are_run_and_stopped_with_what_they_started(tmp_path: Path) -> 
     with pytest.raises(FileNotFoundError):
         gpu.execute(["no such program"], {}, 20)
     mark = tmp_path / "mark"
-    stopped = gpu.execute(["sh", "-c", f"(sleep 1; touch {mark}) & echo begun; wait"], {}, 0.3)
+    stopped = gpu.execute(["sh", "-c", f"(sleep 2; touch {mark}) & echo begun; wait"], {}, 1)
     assert stopped == Execution(None, "begun\n")
-    time.sleep(1.2)
+    time.sleep(1.5)
     assert not mark.exists(), "a child went on"
 
 

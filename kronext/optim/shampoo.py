@@ -147,7 +147,7 @@ class Shampoo(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         gradients = self.engine.update()
-        counts = self.engine.steps
+        counts = [member.step for member in self.engine.members]
         kept = self._batches_for(self.engine.plan, counts)
         averages: list[Tensor] = []
         steps: list[list[Tensor]] = []

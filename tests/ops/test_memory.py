@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kronext import ops
 
-pytestmark = pytest.mark.cpu
+pytestmark = pytest.mark.cpu  # torch's profiler sees what its CPU allocator gives
 
 MEGABYTE = 2**20
 # Matrices of float64 side by side in the widest vectors, and what the eigensolver holds of each.
@@ -80,6 +80,5 @@ def test_memory_of_an_op(op: str, batch: int, n: int, threads: int) -> None:
 
 
 def test_the_dense_matrix_is_not_copied(threads: int) -> None:
-    H = normal(1024, 1024)
-    L = normal(32, 32)
+    H, L = normal(1024, 1024), normal(32, 32)
     assert peak_bytes(lambda: ops.rearranged_matvec(H, L, L)) <= threads * MEGABYTE / 8
