@@ -58,7 +58,7 @@ format:  ## rewrite the sources in the project's format
 	git ls-files '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format -i
 
 clean:  ## remove everything that is not tracked by git, the virtual environment too
-	rm -rf $(VENV) build dist *.egg-info kronext/*.so demo-output reproduction bench-output
+	rm -rf $(VENV) build dist *.egg-info kronext/*.so demo-output reproduction bench-output gpu-output
 
 # What needs nvcc is checked where nvcc is; its disassemblers come from the package index.
 $(VENV)/.kernel-tools: $(VENV)/.ready
@@ -67,7 +67,10 @@ $(VENV)/.kernel-tools: $(VENV)/.ready
 
 test: $(VENV)/.kernel-tools
 
-.PHONY: sanitize kernels-check
+.PHONY: gpu sanitize kernels-check
+gpu: setup  ## where there is a GPU: build, tests, sanitizers, graphs and timing in 9 minutes; writes to gpu-output/
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m benchmarks.gpu
+
 sanitize: build  ## the emulated CUDA kernels under ASan and TSan, and mutants of them
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/emulator -m sanitize --numprocesses auto
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.clock import clock, wait_for_device
+from benchmarks.inputs import bytes_beyond_caches
 from kronext import build_info
 
 _FLAGS = {
@@ -30,7 +31,7 @@ class Ceilings:
     Attributes:
         float32: multiply-adds in float32, two operations each, on all threads.
         float64: the same in float64.
-        copy: bytes that a copy of 64 MB reads and writes, beyond the caches.
+        copy: bytes that a copy beyond the caches reads and writes.
     """
 
     float32: float
@@ -87,7 +88,7 @@ def _rate(functions: ctypes.CDLL, name: str) -> float:
 
 
 def _copy() -> float:
-    source = torch.zeros(64_000_000, dtype=torch.uint8)
+    source = torch.zeros(bytes_beyond_caches(), dtype=torch.uint8)
     target = torch.ones_like(source)
 
     def copy() -> int:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-# Inputs beyond the last-level cache are rotated through; one set is enough once it is that large.
-ROTATED_BYTES = 64e6
 NAMES = {torch.float64: "float64", torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
@@ -36,6 +34,14 @@ def error_of(result: Tensor, oracle: Tensor) -> float:
     return float((result.double() - oracle.double()).norm() / oracle.double().norm())
 
 
+def bytes_beyond_caches() -> int:
+    """How much data no cache of the device holds much of."""
+    device = torch.get_default_device()
+    if device.type == "cuda":
+        return max(64_000_000, 4 * torch.cuda.get_device_properties(device).L2_cache_size)
+    return 64_000_000
+
+
 def sets_of(bytes_of_one: float) -> int:
-    """How many input sets leave the caches as a training step does."""
-    return max(1, min(16, int(ROTATED_BYTES / max(bytes_of_one, 1))))
+    """How many input sets, walked through in turn, leave the caches as a training step does."""
+    return max(1, min(16, int(bytes_beyond_caches() / max(bytes_of_one, 1))))

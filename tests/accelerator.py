@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 T = TypeVar("T")
 
 
-class _RefuseToWait(TorchDispatchMode):
+class _RefuseToRead(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -26,15 +26,22 @@ class _RefuseToWait(TorchDispatchMode):
 @contextmanager
 def no_waiting() -> Iterator[None]:
     """Raises where the host waits for the device, as far as the device can tell."""
-    if torch.get_default_device().type == "cuda":
+    device = torch.get_default_device().type
+    if device == "cpu":
+        with _RefuseToRead():
+            yield
+    elif device == "cuda":
         torch.cuda.set_sync_debug_mode("error")
         try:
             yield
         finally:
             torch.cuda.set_sync_debug_mode("default")
     else:
-        with _RefuseToWait():
+        token = pretend_device.host_may_wait.set(False)
+        try:
             yield
+        finally:
+            pretend_device.host_may_wait.reset(token)
 
 
 class Graph(Protocol):

@@ -19,7 +19,14 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 # What runs on the chosen device; the rest needs the CPU, a compiler or files, and no device.
-ON_DEVICE = ("ops", "optim", "curvature", "test_reference.py", "test_pretend_device.py")
+ON_DEVICE = (
+    "ops",
+    "optim",
+    "curvature",
+    "test_benchmarks.py",
+    "test_reference.py",
+    "test_pretend_device.py",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,6 +8,7 @@ device, numbers handed to NumPy without a copy to the host.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
@@ -21,6 +22,7 @@ HOST = torch.device("cpu")
 _aten = torch.ops.aten
 _READS = (_aten._local_scalar_dense.default, _aten.equal.default, _aten.nonzero.default)
 _COPIES = (_aten.copy_.default, _aten._copy_from.default, _aten._to_copy.default)
+host_may_wait: ContextVar[bool] = ContextVar("host_may_wait", default=True)
 _library = torch.library.Library("aten", "IMPL")
 
 
@@ -98,8 +100,8 @@ def compute(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     if operator not in _COPIES:
         _refuse_other_devices(operator, leaves)
     graph = PretendGraph.current
-    if graph and waits(operator, args, kwargs):
-        raise RuntimeError(f"{operator}: the host must not wait for the device in a capture")
+    if (graph or not host_may_wait.get()) and waits(operator, args, kwargs):
+        raise RuntimeError(f"{operator}: the host must not wait for the device")
     run = graph.run if graph else _run
     results = run(operator, tree_map(_to_host, args), tree_map(_to_host, kwargs))
     target = kwargs.get("device")

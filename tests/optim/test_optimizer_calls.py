@@ -138,6 +138,7 @@ def python_calls_of_a_step(make: str, count: int) -> tuple[int, int]:
     return python, built_in
 
 
+@pytest.mark.real
 @pytest.mark.parametrize("make", MAKERS)
 def test_no_python_function_is_called_once_a_parameter(make: str) -> None:
     """What is left for each parameter are loops over attributes and a few built-in calls."""
@@ -146,7 +147,6 @@ def test_no_python_function_is_called_once_a_parameter(make: str) -> None:
     assert (many[1] - few[1]) / 50 <= 12
 
 
-@pytest.mark.cpu
 @pytest.mark.cpu
 @pytest.mark.parametrize(
     ("make", "copies"), [("Shampoo adam", 1), ("Shampoo grad", 1), ("grad", 2), ("base", 4)]
