@@ -133,7 +133,9 @@ class KroneckerPreconditioner:
     @property
     def steps(self) -> list[int]:
         """How many gradients of each parameter came in so far."""
-        return [member.read_step() for member in self._members]
+        if self.capturable:
+            return [member.read_step() for member in self._members]
+        return [member.step for member in self._members]
 
     @torch.no_grad()
     def update(self, gradients: Sequence[Tensor | None] | None = None) -> list[Tensor | None]:
@@ -329,33 +331,32 @@ class KroneckerPreconditioner:
         rights = [factor for member in members for factor in member.right]
         gradients = [g for index in bucket.indices if (g := screened.gradients[index]) is not None]
         blocks = blocks_of(members, gradients)
-        flags = [flag for index in bucket.indices if (flag := screened.finite[index]) is not None]
-
-        def scale_factors(scales: Sequence[Tensor]) -> None:
-            pairs = zip(members, scales, strict=True)
-            each = [scale for member, scale in pairs for _ in member.left]
-            torch._foreach_mul_(lefts, each)
-            torch._foreach_mul_(rights, each)
-
         if self.capturable:
-            finite = torch.stack(flags) if flags else None
-            before, after = graphs.average_scales(members, finite)
-            scale_factors(before)
+            before, after = graphs.average_scales(
+                members, [screened.finite[index] for index in bucket.indices]
+            )
+            _scale_(lefts, rights, before)
             estimators.accumulate(bucket.options, lefts, rights, blocks, decay=1.0, weight=1.0)
-            scale_factors(after)
+            _scale_(lefts, rights, after)
             return
         steps = {member.step for member in members}
         weights_at = {step: bucket.options.average_weights(step) for step in steps}
         pairs = [weights_at[member.step] for member in members for _ in member.left]
+        flags = [
+            flag
+            for index, member in zip(bucket.indices, members, strict=True)
+            if (flag := screened.finite[index]) is not None
+            for _ in member.left
+        ]
         decay: float | list[float] = [decay for decay, _ in pairs]
         weight: float | list[float] = [weight for _, weight in pairs]
         if flags:
             # The gradient is zero where it was not finite; to leave the factor as it was its decay
             # must be 1, which only the device knows.
             masks = torch.stack(flags).to(lefts[0].dtype).unbind()
-            masked = torch._foreach_mul(masks, [weights_at[m.step][0] - 1 for m in members])
-            torch._foreach_add_(masked, 1.0)
-            scale_factors(masked)
+            kept = torch._foreach_mul(masks, [decay - 1 for decay, _ in pairs])
+            torch._foreach_add_(kept, 1.0)
+            _scale_(lefts, rights, kept)
             decay = 1.0
         elif len(weights_at) == 1:
             decay, weight = pairs[0]
@@ -393,3 +394,10 @@ class KroneckerPreconditioner:
     def _raise_if(self, counter: DeviceCounter, expectation: str, outcome: str) -> None:
         if self.raise_on_failure and (count := counter.read_step()):
             raise RuntimeError(f"{self.caller}: {expectation} (got {count} {outcome})")
+
+
+def _scale_(
+    lefts: list[Tensor], rights: list[Tensor], scales: list[Tensor] | tuple[Tensor, ...]
+) -> None:
+    torch._foreach_mul_(lefts, scales)
+    torch._foreach_mul_(rights, scales)

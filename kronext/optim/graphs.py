@@ -64,7 +64,7 @@ def count_on_device(members: Sequence[BlockedParameter]) -> None:
 
 
 def average_scales(
-    members: Sequence[BlockedParameter], finite: Tensor | None
+    members: Sequence[BlockedParameter], finite: Sequence[Tensor | None]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Return `(before, after)` such that `L <- after (before L + G GT)` is the running average.
 
@@ -73,18 +73,25 @@ def average_scales(
 
     Args:
         members: parameters with factors, of one device, dtype and set of options.
-        finite: 0 where a gradient was not finite, one a parameter; None where all are.
+        finite: 0 where the gradient of one was not finite, None where the host knows that it is.
 
     Returns:
-        One scale a parameter, of the dtype of its factors.
+        Two scales a block, of the dtype of the factors.
     """
-    options, dtype = members[0].options, members[0].left[0].dtype
+    options = members[0].options
     steps = torch.stack([m.device_step for m in members if m.device_step is not None])
     if options is not None and options.beta is not None and options.beta != 1:
         after = (1 - options.beta) / (1 - options.beta**steps)
         before = (1 - after) / after
     else:
         before = after = torch.ones_like(steps)
-    if finite is not None:
-        before, after = (torch.where(finite > 0, scale, 1.0) for scale in (before, after))
-    return list(before.to(dtype).unbind()), list(after.to(dtype).unbind())
+    flags = [flag for flag in finite if flag is not None]
+    if flags:
+        is_finite = torch.stack(flags) > 0
+        before, after = (torch.where(is_finite, scale, 1.0) for scale in (before, after))
+    return _one_a_block(members, before), _one_a_block(members, after)
+
+
+def _one_a_block(members: Sequence[BlockedParameter], scales: Tensor) -> list[Tensor]:
+    each = scales.to(members[0].left[0].dtype).unbind()
+    return [scale for member, scale in zip(members, each, strict=True) for _ in member.left]
