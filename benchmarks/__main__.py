@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -37,7 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results: list[Result] = []
     threads = list(dict.fromkeys(options.threads)) or [torch.get_num_threads()]
     deadline = time.monotonic() + 60 * options.minutes
-    about["ceilings"] = {}
+    about |= {"threads": threads, "ceilings": {}}
+
+    def keep(result: Result) -> None:
+        # After every case: a run that is stopped leaves what it has.
+        results.append(result)
+        if options.json:
+            options.json.write_text(json.dumps(compare.record(about, results), indent=1) + "\n")
+
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
     for place, count in enumerate(threads):
         torch.set_num_threads(count)
         limits = ceilings.measure()
@@ -48,12 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{limits.copy / 1e9:.0f} GB/s\n"
         )
         seconds_left = (deadline - time.monotonic()) / (len(threads) - place)
-        results += _run_all(cases, limits, time.monotonic() + seconds_left, options.rival)
-    about["threads"] = threads
-    record = compare.record(about, results)
+        _run_all(cases, limits, time.monotonic() + seconds_left, options.rival, keep)
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
         print(f"wrote {options.json}")
     if options.plot:
         from benchmarks.plots import plot  # matplotlib is wanted for nothing else
@@ -62,14 +67,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"wrote {options.plot}")
     if old is None:
         return 0
-    slower = compare.regressions(old, json.loads(json.dumps(record)))
+    slower = compare.regressions(old, json.loads(json.dumps(compare.record(about, results))))
     print("\n".join(["slower than before:", *slower] if slower else ["nothing is slower"]))
     return bool(slower)
 
 
 def _run_all(
-    cases: list[Case], limits: ceilings.Ceilings, deadline: float, rivals: list[str]
-) -> list[Result]:
+    cases: list[Case],
+    limits: ceilings.Ceilings,
+    deadline: float,
+    rivals: list[str],
+    keep: Callable[[Result], None],
+) -> None:
     """Runs and prints the cases; each gets its part of the time that is left."""
 
     def wants(name: str) -> bool:
@@ -79,10 +88,10 @@ def _run_all(
     for place, case in enumerate(cases):
         seconds = max(0.0, deadline - time.monotonic()) / (len(cases) - place)
         results.append(run(case, limits, seconds=0.7 * seconds, wants=wants))
+        keep(results[-1])
         print(results[-1].line(), flush=True)
         if place + 1 == len(cases) or cases[place + 1].op != case.op:
             _print_means([result for result in results if result.op == case.op])
-    return results
 
 
 def _print_means(results: list[Result]) -> None:

@@ -189,6 +189,24 @@ def test_the_command_writes_what_it_can_compare(
     assert "slower than before:\ninverse_root_ | 1 of 64" in capsys.readouterr().out
 
 
+def test_a_run_that_is_stopped_leaves_what_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, started = tmp_path / "results.json", []
+
+    def stopped_in_the_third(*arguments: Any, **options: Any) -> Any:
+        started.append(arguments)
+        if len(started) == 3:
+            raise KeyboardInterrupt
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(command, "run", stopped_in_the_third)
+    arguments = ["--op", "eigh", "--case", "of 4", "of 8", "of 16", "--minutes", "0"]
+    with pytest.raises(KeyboardInterrupt):
+        command.main([*arguments, "--json", str(path)])
+    assert len(compare.read(path)["results"]) == 2
+
+
 def test_other_formats_and_empty_selections_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -356,6 +356,7 @@ class KroneckerPreconditioner:
             masks = torch.stack(flags).to(lefts[0].dtype).unbind()
             kept = torch._foreach_mul(masks, [decay - 1 for decay, _ in pairs])
             torch._foreach_add_(kept, 1.0)
+            torch._foreach_clamp_min_(kept, estimators.LEAST_DECAY)
             _scale_(lefts, rights, kept)
             decay = 1.0
         elif len(weights_at) == 1:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kronext.optim.blocks import BlockedParameter
+from kronext.optim.estimators import LEAST_DECAY
 
 
 def is_capturing() -> bool:
@@ -82,7 +83,7 @@ def average_scales(
     steps = torch.stack([m.device_step for m in members if m.device_step is not None])
     if options is not None and options.beta is not None and options.beta != 1:
         after = (1 - options.beta) / (1 - options.beta**steps)
-        before = (1 - after) / after
+        before = ((1 - after) / after).clamp_min(LEAST_DECAY)
     else:
         before = after = torch.ones_like(steps)
     flags = [flag for flag in finite if flag is not None]

@@ -156,7 +156,7 @@ def test_the_host_does_not_wait(make: str) -> None:
                 optimizer.step()
 
 
-@pytest.mark.parametrize("beta", [0.9, 0.5, 1.0])
+@pytest.mark.parametrize("beta", [0.9, 0.5, 0.0, 1.0])
 @pytest.mark.parametrize("estimator", ["shampoo", "shampoo2", "optimal"])
 def test_counting_on_the_device_changes_rounding_alone(estimator: str, beta: float) -> None:
     engines = [

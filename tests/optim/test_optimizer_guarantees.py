@@ -74,7 +74,7 @@ def test_a_gradient_that_is_not_finite_leaves_its_parameter_alone(make: str, bad
 
 
 @pytest.mark.parametrize("estimator", ["shampoo", "shampoo2", "optimal"])
-@pytest.mark.parametrize("beta", [0.9, None])
+@pytest.mark.parametrize("beta", [0.9, 0.0, None])
 def test_without_a_look_from_the_host_factors_are_untouched_too(
     estimator: str, beta: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
