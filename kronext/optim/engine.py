@@ -298,9 +298,7 @@ class KroneckerPreconditioner:
                     f"{self.caller}: {name} {index} must be float64, float32, bfloat16 or float16 "
                     f"(got dtype={tensor.dtype})"
                 )
-            if member.options is None:
-                continue
-            if tensor.layout != torch.strided:
+            if member.options is not None and tensor.layout != torch.strided:
                 raise ValueError(
                     f"{self.caller}: {name} {index} must be dense (got layout={tensor.layout})"
                 )
@@ -331,16 +329,17 @@ class KroneckerPreconditioner:
         rights = [factor for member in members for factor in member.right]
         gradients = [g for index in bucket.indices if (g := screened.gradients[index]) is not None]
         blocks = blocks_of(members, gradients)
-        if self.capturable:
+        options = bucket.options
+        if self.capturable and options.beta is not None and options.weights_change:
             before, after = graphs.average_scales(
-                members, [screened.finite[index] for index in bucket.indices]
+                members, options.beta, [screened.finite[index] for index in bucket.indices]
             )
             _scale_(lefts, rights, before)
-            estimators.accumulate(bucket.options, lefts, rights, blocks, decay=1.0, weight=1.0)
+            estimators.accumulate(options, lefts, rights, blocks, decay=1.0, weight=1.0)
             _scale_(lefts, rights, after)
             return
         steps = {member.step for member in members}
-        weights_at = {step: bucket.options.average_weights(step) for step in steps}
+        weights_at = {step: options.average_weights(step) for step in steps}
         pairs = [weights_at[member.step] for member in members for _ in member.left]
         flags = [
             flag
@@ -356,12 +355,17 @@ class KroneckerPreconditioner:
             masks = torch.stack(flags).to(lefts[0].dtype).unbind()
             kept = torch._foreach_mul(masks, [decay - 1 for decay, _ in pairs])
             torch._foreach_add_(kept, 1.0)
-            torch._foreach_clamp_min_(kept, estimators.LEAST_DECAY)
+            if options.beta == 0:
+                # Factors that are zeroed first have no direction, which "optimal" would take.
+                saved = torch._foreach_mul(lefts + rights, kept + kept)
+                estimators.accumulate(options, lefts, rights, blocks, decay=0.0, weight=1.0)
+                torch._foreach_add_(lefts + rights, saved)
+                return
             _scale_(lefts, rights, kept)
             decay = 1.0
         elif len(weights_at) == 1:
             decay, weight = pairs[0]
-        estimators.accumulate(bucket.options, lefts, rights, blocks, decay=decay, weight=weight)
+        estimators.accumulate(options, lefts, rights, blocks, decay=decay, weight=weight)
 
     def _refresh_roots(self, bucket: Bucket) -> int:
         options = bucket.options

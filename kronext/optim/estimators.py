@@ -21,10 +21,6 @@ from torch import Tensor
 from kronext import ops
 from kronext.optim.options import Options
 
-# Where factors are scaled before an update, in place of less: "optimal" takes the direction of the
-# old factors, which a 0 would wipe out, and a share of 2^-60 of them is lost in rounding.
-LEAST_DECAY = 2.0**-60
-
 
 def accumulate(
     options: Options,

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from kronext.optim.blocks import BlockedParameter
-from kronext.optim.estimators import LEAST_DECAY
 
 
 def is_capturing() -> bool:
@@ -65,7 +64,7 @@ def count_on_device(members: Sequence[BlockedParameter]) -> None:
 
 
 def average_scales(
-    members: Sequence[BlockedParameter], finite: Sequence[Tensor | None]
+    members: Sequence[BlockedParameter], beta: float, finite: Sequence[Tensor | None]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Return `(before, after)` such that `L <- after (before L + G GT)` is the running average.
 
@@ -73,19 +72,16 @@ def average_scales(
     none. Where a gradient is not finite both scales are 1.
 
     Args:
-        members: parameters with factors, of one device, dtype and set of options.
+        members: parameters with factors, of one device and dtype.
+        beta: of the average, between 0 and 1.
         finite: 0 where the gradient of one was not finite, None where the host knows that it is.
 
     Returns:
         Two scales a block, of the dtype of the factors.
     """
-    options = members[0].options
     steps = torch.stack([m.device_step for m in members if m.device_step is not None])
-    if options is not None and options.beta is not None and options.beta != 1:
-        after = (1 - options.beta) / (1 - options.beta**steps)
-        before = ((1 - after) / after).clamp_min(LEAST_DECAY)
-    else:
-        before = after = torch.ones_like(steps)
+    after = (1 - beta) / (1 - beta**steps)
+    before = (1 - after) / after
     flags = [flag for flag in finite if flag is not None]
     if flags:
         is_finite = torch.stack(flags) > 0

@@ -46,6 +46,11 @@ class Options:
             return 1.0, 1.0
         return running_average_weights(self.beta, step)
 
+    @property
+    def weights_change(self) -> bool:
+        """Whether `average_weights` goes by the step count after the first step."""
+        return self.beta is not None and 0 < self.beta < 1
+
     def refreshes_roots(self, step: int) -> bool:
         """Return whether the roots are due at `step`, a parameter's own count from 1."""
         return step >= self.start_step and (step - self.start_step) % self.update_interval == 0

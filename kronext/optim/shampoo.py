@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -146,6 +146,11 @@ class Shampoo(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        for index, parameter in enumerate(self.engine.params):
+            if parameter.grad is not None and parameter.grad.layout != torch.strided:
+                raise ValueError(
+                    f"Shampoo: gradient {index} must be dense (got layout={parameter.grad.layout})"
+                )
         gradients = self.engine.update()
         counts = [member.step for member in self.engine.members]
         kept = self._batches_for(self.engine.plan, counts)
@@ -176,8 +181,7 @@ class Shampoo(Optimizer):
             kept is not None
             and kept.plan is plan
             and kept.ahead == ahead
-            and kept.state is self.state
-            and kept.state_size == len(self.state)
+            and kept.states == [*map(id, self.state.values())]
         ):
             return kept
         members = self.engine.members
@@ -195,7 +199,7 @@ class Shampoo(Optimizer):
             )
         ]
         indices = [index for batch in batches for index in batch.indices]
-        self._kept = _Kept(plan, ahead, self.state, len(self.state), batches, indices)
+        self._kept = _Kept(plan, ahead, [*map(id, self.state.values())], batches, indices)
         return self._kept
 
     def _unit_steps(
@@ -204,11 +208,14 @@ class Shampoo(Optimizer):
         """Fold the gradients into the moments; return their average and the steps at rate 1."""
         group = self.param_groups[batch.group]
         momentum = group["betas"][0]
-        if momentum and self.graft == "adam":
-            return self._adam_steps(batch, gradients, count)
         averages = gradients
         if momentum:
             averages = batch.buffers("momentum", gradients)
+            if self.graft == "adam":
+                moments = batch.buffers("second_moment", gradients)
+                # torch's fused kernel walks memory and does not look at strides.
+                if all(map(Tensor.is_contiguous, gradients + averages + moments)):
+                    return averages, self._adam_steps(batch, gradients, averages, moments, count)
             _, weight = running_average_weights(momentum, count)
             torch._foreach_lerp_(averages, gradients, weight)
         if self.graft in ("sgd", None):
@@ -226,12 +233,15 @@ class Shampoo(Optimizer):
         return averages, list(steps)
 
     def _adam_steps(
-        self, batch: _Batch, gradients: list[Tensor], count: int
-    ) -> tuple[list[Tensor], list[Tensor]]:
+        self,
+        batch: _Batch,
+        gradients: list[Tensor],
+        averages: list[Tensor],
+        moments: list[Tensor],
+        count: int,
+    ) -> list[Tensor]:
         """`_unit_steps` of Adam, in one pass over memory by torch's fused kernel."""
         group = self.param_groups[batch.group]
-        averages = batch.buffers("momentum", gradients)
-        moments = batch.buffers("second_moment", gradients)
         decays = [running_average_weights(beta, count)[0] for beta in group["betas"]]
         steps = batch.zeros(gradients)
         # The averages are corrected for their start already: to the kernel it lies far behind.
@@ -251,7 +261,7 @@ class Shampoo(Optimizer):
             amsgrad=False,
             maximize=False,
         )
-        return averages, steps
+        return steps
 
     def _second_moment_weights(self, beta: float, count: int) -> tuple[float, float]:
         match self.graft:
@@ -361,12 +371,14 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Kept:
-    """Batches, and what they were made for; `indices` are those of all batches in turn."""
+    """Batches, and what they were made for; `indices` are those of all batches in turn.
+
+    `states` are the identities of the parameters' states, which the batches keep alive.
+    """
 
     plan: Plan
     ahead: list[int]
-    state: Mapping[Tensor, Any]
-    state_size: int
+    states: list[int]
     batches: list[_Batch]
     indices: list[int]
 

@@ -105,6 +105,26 @@ def test_without_a_look_from_the_host_factors_are_untouched_too(
         assert relative_error(ours, theirs.double()) < 1e-6
 
 
+@pytest.mark.parametrize("capturable", [False, True])
+@pytest.mark.parametrize("estimator", ["shampoo", "shampoo2", "optimal"])
+def test_beta_zero_forgets_all_but_the_direction(
+    estimator: str, capturable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the path of accelerators too, however much smaller the new gradient is."""
+    gradients = [normal(5, 7, seed=1), 1e-12 * normal(5, 7, seed=2)]
+    options = {**OPTIONS, "estimator": estimator, "beta": 0.0}
+    usual = KroneckerPreconditioner([torch.zeros(5, 7)], **options)
+    for gradient in gradients:
+        usual.update([gradient])
+    monkeypatch.setattr(lists, "host_reads_for_free", lambda device: False)
+    engine = KroneckerPreconditioner([torch.zeros(5, 7)], capturable=capturable, **options)
+    for gradient in gradients:
+        engine.update([gradient])
+    for name in ("left", "right"):
+        (ours,), (theirs,) = engine.state_dict()[0][name], usual.state_dict()[0][name]
+        assert relative_error(ours, theirs.double()) < 1e-6
+
+
 @pytest.mark.parametrize("estimator", ["shampoo", "shampoo2", "optimal"])
 def test_a_failed_root_keeps_the_old_one(estimator: str) -> None:
     engine = KroneckerPreconditioner([torch.zeros(5, 7)], estimator=estimator, **OPTIONS)
@@ -214,15 +234,29 @@ def test_sparse_gradients_are_refused(make: str) -> None:
     assert not optimizer.state_dict()["state"]
 
 
+def test_shampoo_refuses_sparse_gradients_of_parameters_that_pass_through() -> None:
+    params = [nn.Parameter(normal(4, 4)), nn.Parameter(normal(5, 7))]
+    optimizer = Shampoo([{"params": params, "preconditioner": None}], lr=0.1)
+    params[0].grad = normal(4, 4, seed=1)
+    params[1].grad = normal(5, 7, seed=1).to_sparse()
+    assert_refused(optimizer.step, ValueError, "Shampoo: gradient 1 must be dense", params)
+    assert not optimizer.state_dict()["state"]
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (5,)], ids=["matrix", "vector"])
 @pytest.mark.parametrize("make", MAKERS)
-def test_a_changed_shape_is_refused(make: str) -> None:
-    params = [nn.Parameter(normal(5, 7))]
+def test_a_changed_shape_is_refused(make: str, shape: tuple[int, ...]) -> None:
+    params = [nn.Parameter(normal(*shape))]
     optimizer = MAKERS[make](params)
-    params[0].data = normal(5, 8)
-    params[0].grad = normal(5, 8)
+    params[0].grad = normal(*shape, seed=1)
+    optimizer.step()
+    params[0].data = normal(*shape[:-1], 3)
+    params[0].grad = normal(*shape[:-1], 3)
+    before = copy.deepcopy(optimizer.state_dict()["state"])
     name = type(optimizer).__name__
-    message = f"{name}: parameter 0 and its gradient must keep the shape (5, 7)"
+    message = f"{name}: parameter 0 and its gradient must keep the shape {shape}"
     assert_refused(optimizer.step, ValueError, message, params)
+    assert equal(optimizer.state_dict()["state"], before)
 
 
 @pytest.mark.parametrize("make", MAKERS)

@@ -243,3 +243,20 @@ def test_the_engine_alone_resumes_bit_for_bit() -> None:
             usable = engine.update([normal(9, 7, seed=seed)])
         results.append(engine.precondition(usable)[0])
     assert_equal_states(*results)
+
+
+def test_the_state_of_one_parameter_can_be_reset() -> None:
+    weights = [nn.Parameter(normal(5, 7)) for _ in range(2)]
+    reset, fresh = (Shampoo([weight], lr=0.1) for weight in weights)
+    weights[0].grad = normal(5, 7, seed=1)
+    reset.step()
+    reset.state[weights[0]] = {}
+    weights[0].grad = normal(5, 7, seed=2)
+    reset.step()
+    weights[1].grad = normal(5, 7, seed=2)
+    fresh.step()
+    ours, theirs = (optimizer.state_dict()["state"][0] for optimizer in (reset, fresh))
+    assert ours["momentum"].any()
+    # The weight of the second gradient goes by the step count, which the engine keeps.
+    share = (1 - 0.9) / (1 - 0.9**2)
+    assert torch.allclose(ours["momentum"], share * theirs["momentum"], rtol=1e-5)

@@ -88,3 +88,26 @@ def _second_steps(
             parameter.grad = _row(index)
         optimizer.step()
     return [p.detach() - old for p, old in zip(params, before, strict=True)]
+
+
+MEMORY_ORDERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "channels last": lambda t: t.to(memory_format=torch.channels_last),
+    "transposed": lambda t: t.mT.contiguous().mT,
+    "gaps": lambda t: torch.stack([t, torch.full_like(t, float("nan"))], -1)[..., 0],
+    "expanded": lambda t: t[..., :1].expand_as(t),
+}
+
+
+@pytest.mark.parametrize("order", MEMORY_ORDERS)
+@pytest.mark.parametrize("graft", ["adam", "adagrad", "rmsprop", "sgd", "grad"])
+def test_steps_do_not_depend_on_the_memory_of_gradients(graft: Any, order: str) -> None:
+    weights = [nn.Parameter(normal(6, 4, 3, 5, dtype=torch.float64)) for _ in range(2)]
+    options: dict[str, Any] = {"betas": (0.9, 0.95), "start_step": 2, "update_interval": 1}
+    optimizers = [Shampoo([weight], lr=0.1, graft=graft, **options) for weight in weights]
+    for seed in range(4):
+        arrange = MEMORY_ORDERS[order] if seed != 1 else torch.clone  # orders come and go
+        gradient = arrange(normal(6, 4, 3, 5, seed=seed, dtype=torch.float64))
+        weights[0].grad, weights[1].grad = gradient, gradient.contiguous()
+        for optimizer in optimizers:
+            optimizer.step()
+        assert relative_error(weights[0], weights[1].detach()) < 1e-12, f"step {seed}"
