@@ -71,8 +71,7 @@ def reproduce(
         for name, chosen in wanted.items()
         for experiment in FIGURES[name].experiments(chosen)
     )
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"reproduce: device must be present (got device={device}, no CUDA)")
+    _check_device(device)
     loaders = {experiment: _loader(experiment, preset, data) for experiment in experiments}
     # All data are read and all files compared before the first step.
     runs = [
@@ -86,6 +85,15 @@ def reproduce(
         console.print(table(FIGURES[name], chosen, results))
         console.print(f"Wrote {output / name}.png and .svg")
     return results
+
+
+def _check_device(device: torch.device | str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"reproduce: device must be present (got device={device}: {str(error).splitlines()[0]})"
+        ) from None
 
 
 def _panels(name: str, panels: Sequence[str] | None) -> list[str]:

@@ -32,9 +32,13 @@ class RunningAdagrad:
         if settings.probes:
             for name, layer in self._layers.items():
                 weight = layer.module.weight
-                generator = seeded(seed, f"probes of {name}", 0, weight.device)
-                probes = weight.new_empty(settings.probes, *layer.shape)
-                self._probes[name] = probes.detach().normal_(generator=generator)
+                # Drawn on the CPU: a run may go on on another device.
+                shape, generator = (
+                    (settings.probes, *layer.shape),
+                    seeded(seed, f"probes of {name}", 0),
+                )
+                probes = torch.randn(shape, generator=generator, dtype=weight.dtype, device="cpu")
+                self._probes[name] = probes.to(weight.device)
                 self._images[name] = torch.zeros_like(self._probes[name])
 
     def record(self, step: int) -> None:
@@ -63,6 +67,11 @@ class RunningAdagrad:
         return {"kept": self._kept.state_dict(), "images": self._images}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there."""
-        self._kept.load_state_dict(state["kept"])
-        self._images = state["images"]
+        """Goes on from there, whichever device the state is on."""
+
+        def here(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            weights = {name: self._layers[name].module.weight for name in tensors}
+            return {name: tensor.to(weights[name].device) for name, tensor in tensors.items()}
+
+        self._kept.load_state_dict(here(state["kept"]))
+        self._images = here(state["images"])

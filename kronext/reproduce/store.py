@@ -46,16 +46,25 @@ class Store:
         return found
 
     def state(self) -> dict[str, Any] | None:
-        """What `save` was given last; None if nothing, or if the run is complete."""
+        """What `save` was given last, on the CPU; None if nothing, or if the run is complete.
+
+        A state whose results were removed may be that of another run: then it is none either.
+        """
         if not self._state.exists():
             return None
-        state: dict[str, Any] = torch.load(self._state, weights_only=True)
+        state: dict[str, Any] = torch.load(self._state, map_location="cpu", weights_only=True)
+        if state.pop("configuration", None) != json.dumps(self._configuration):
+            return None
         return {**state, "results": json.loads(state["results"])}
 
     def save(self, results: dict[str, Any], state: dict[str, Any]) -> None:
         """Writes the results so far, and what the run needs to go on from here."""
         # The state first: it holds the results too, and it alone decides where a run goes on.
-        whole = {**state, "results": json.dumps(results)}
+        whole = {
+            **state,
+            "results": json.dumps(results),
+            "configuration": json.dumps(self._configuration),
+        }
         _replace(self._state, lambda path: torch.save(whole, path))
         self._write(results, complete=False)
 

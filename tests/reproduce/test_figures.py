@@ -113,6 +113,10 @@ def test_panels_choose_the_runs(tmp_path):
         (["fig1", "--data", "{folder}/missing"], "--data must exist"),
         (["fig1", "--panels", "vit"], "panels of fig1 must be among mnist, resnet, convnext"),
         (["fig1", "--preset", "quick", "--device", "cuda:9"], "device must be present"),
+        (
+            ["fig1", "--preset", "quick", "--device", "gpu"],
+            "device must be present (got device=gpu",
+        ),
     ],
 )
 def test_mistakes_are_explained_before_anything_is_done(tmp_path, capsys, arguments, message):

@@ -10,8 +10,10 @@ import torch
 
 from kronext.curvature import StepGradients
 from kronext.reproduce import sources
+from kronext.reproduce.adagrad import RunningAdagrad
 from kronext.reproduce.experiments import EXPERIMENTS, PRESETS
 from kronext.reproduce.runs import Run
+from kronext.reproduce.store import Store
 
 
 def quick_run(name, folder, *, seed=0):
@@ -86,6 +88,36 @@ def test_results_of_another_run_are_not_overwritten(tmp_path):
     with pytest.raises(ValueError, match="data="):
         Run("resnet", "quick", images, tmp_path)
     assert (tmp_path / "resnet.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_a_state_without_results_is_that_of_the_same_run_or_none(tmp_path, is_removed):
+    """Removed as the error message says, or never written: the state is the first of the two."""
+    name, whole = "resnet", quick_run("resnet", tmp_path / "whole", seed=1)()
+    folder = tmp_path / "parts"
+    with pytest.raises(KeyboardInterrupt):
+        quick_run(name, folder, seed=0 if is_removed else 1)(Interrupter(2))
+    (folder / f"{name}.json").unlink()
+    steps = Interrupter()
+    assert without_times(quick_run(name, folder, seed=1)(steps)) == without_times(whole)
+    assert (steps.steps[0] == 1) == is_removed
+
+
+def test_a_run_goes_on_on_another_device(tmp_path):
+    """Its state comes back on the CPU, and each part moves to where its layer is."""
+    store = Store(tmp_path, "run", {})
+    store.save({}, {"numbers": torch.zeros(2, device="meta")} | {"kept": torch.ones(2)})
+    state = store.state()
+    assert state is not None
+    assert state["kept"].device.type == "cpu"
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2, device="meta"))
+    settings = replace(PRESETS["quick"]["vit"], probes=4)
+    running = RunningAdagrad(model, ["0"], settings, 0)
+    running.load_state_dict(
+        {"kept": {"0": torch.zeros(1, 2, 3)}, "images": {"0": torch.ones(4, 2, 3)}}
+    )
+    state = running.state_dict()
+    assert {state["images"]["0"].device.type, state["kept"]["0"].device.type} == {"meta"}
 
 
 def test_the_seed_decides(tmp_path):
