@@ -180,6 +180,21 @@ def check_results_that_do_not_fit(ops: Any, sizes: Sequence[int]) -> None:
     assert int(ops.inverse_root_(torch.zeros(40, 40), huge, 4, eps=1.0)) == 0
 
 
+def check_eigenvalues_that_no_dtype_holds(ops: Any, sizes: Sequence[int]) -> None:
+    """In place, where they are not asked for, they fail as well."""
+    for n in sizes:
+        for count in (1, 2, 5):
+            A = torch.eye(n, dtype=torch.float64).repeat(count, 1, 1)
+            A[-1] = 1.7e308
+            out = torch.full_like(A, 7.0)
+            info = ops.inverse_root_(out, A, 4)
+            result = ops.inverse_root(A, 4)
+            assert torch.equal(info, result.info), f"n={n}, {count} matrices"
+            assert info.tolist() == [0] * (count - 1) + [2], f"n={n}, {count} matrices"
+            assert (out[-1] == 7).all(), f"n={n}: the old root was overwritten"
+            assert torch.equal(out[:-1], result.root[:-1]), f"n={n}, {count} matrices"
+
+
 def check_lower_triangle(ops: Any, sizes: Sequence[int]) -> None:
     """Nothing else is read."""
     for n in sizes:

@@ -202,6 +202,8 @@ template <class T, class D, LanesHold kLanesHold>
 void Solver<T, D, kLanesHold>::finish_values(const EighGroup<T>& group) {
   Mask<D> unreduced[kEighGroups];
   LockstepQl<D>(n_, diagonal_, off_diagonal_, marks_, nullptr, kTolerance).unreduced(unreduced);
+  // A root may fit where its eigenvalues do not, but only if those were known.
+  const double most = group.values ? double(kMost) : __DBL_MAX__;
   LaneMask unfit[kMatrices / kValueLanes] = {};
   for (int64_t lanes = 0; lanes < kMatrices / kValueLanes; ++lanes) {
     const int64_t first = lanes * kValueLanes % kLaneCount;
@@ -214,7 +216,7 @@ void Solver<T, D, kLanesHold>::finish_values(const EighGroup<T>& group) {
     for (int64_t i = 0; i < n_; ++i) {
       const Lane value = widened(diagonal(int(from))[i]) * scale;
       values(lanes)[i] = value;
-      if (group.values) unfit[lanes] |= absolute<double>(value) > splat(double(kMost));
+      unfit[lanes] |= absolute<double>(value) > splat(most);
     }
   }
   for (int64_t m = 0; m < group.count; ++m) {

@@ -16,7 +16,8 @@
 // once if not. With p = ceil(n / 64) for the largest n, at most
 //   2 p (7 + log4(2 n))     factorisation: one for 32 columns and attempted shift
 //   40 (2 p - 1)            sweeps: two for each round of 20 sweeps; about 6 to 14 have work
-//   20 (2 r - 1)            instead, for matrices whose r pairs of panels are kept in shared memory
+//   20 (2 r - 1)            sweeps of matrices whose r pairs of panels are kept in shared memory:
+//                           one for each round; a list of these alone has none of the line before
 //   10                      all the rest
 // so 800 launches (or 500) for n = 512, and 3400 for n = 2048. Nothing here allocates, synchronises
 // or looks at device data, so all of it may be captured into a CUDA graph. Results repeat bit for

@@ -109,4 +109,13 @@ inline Matrix matrix_at(const TensorView& t, Dtype dtype, int64_t offset) {
           t.column_stride()};
 }
 
+// Adds every matrix of a batch to a list.
+inline void add_matrices(const TensorView& t, Dtype dtype, std::vector<Matrix>& matrices) {
+  const Shape batch = batch_shape(t);
+  const BatchView entries(t, batch);
+  for (int64_t i = 0, count = element_count(batch); i < count; ++i) {
+    matrices.push_back(matrix_at(t, dtype, entries.offset(i)));
+  }
+}
+
 }  // namespace kronext

@@ -139,7 +139,7 @@ void check_disjoint(const char* op, const std::vector<Item>& written,
   for (size_t i = 1; i < extents.size(); ++i) {
     const Extent &previous = extents[i - 1], &next = extents[i];
     check(previous.end <= next.begin, op,
-          "factors that are written in place must not share memory (got two matrices of ",
+          "matrices that are written in place must not share memory (got two matrices of ",
           previous.rows, " and ", next.rows, " rows on the same memory)");
   }
 }

@@ -217,13 +217,16 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>, std::vector<Tensor>, Tensor
   return {roots, vectors, values, info};
 }
 
-inline void check_out(const char* op, const TensorView& out, const TensorView& a) {
+// Adds the matrices of `out` to those that are written in place.
+inline void add_out(const char* op, const TensorView& out, const TensorView& a,
+                    std::vector<Matrix>& written) {
   check_square(op, "out", out);
   check_dense(op, "out", out);
   check_same_device(op, "out", out, "A", a);
   check(same_shape(out, a) && out.same_dtype(a), op,
         "out must have the shape and dtype of A (got out.shape=", shape_text(out),
         ", A.shape=", shape_text(a), ")");
+  add_matrices(out, out.is_float64() ? Dtype::kFloat64 : Dtype::kFloat32, written);
 }
 
 template <Solve solve_matrices>
@@ -234,7 +237,9 @@ Tensor inverse_root_(const Tensor& out, const Tensor& a, double root, double eps
   Collector collector(
       {op, checked_precision(op, precision), checked_damping(op, root, eps, relative_eps), true});
   collector.check_input(a, basis);
-  check_out(op, out, a);
+  std::vector<Matrix> written;
+  add_out(op, out, a, written);
+  check_disjoint(op, written);
   collector.add(a, basis, {std::nullopt, std::nullopt, out});
   return collector.template solve<solve_matrices>(batch_shape(a));
 }
@@ -249,11 +254,14 @@ Tensor inverse_root_list_(const std::vector<Tensor>& outs, const std::vector<Ten
   check(outs.size() == as.size(), op, "outs must be as long as As (got len(outs)=", outs.size(),
         ", len(As)=", as.size(), ")");
   check_length(op, "bases", bases, as.size());
+  std::vector<Matrix> written;
+  written.reserve(outs.size());
   for (size_t i = 0; i < as.size(); ++i) {
     const TensorView a(as[i]);
     collector.check_input(a, entry(bases, i));
-    check_out(op, outs[i], a);
+    add_out(op, outs[i], a, written);
   }
+  check_disjoint(op, written);
   for (size_t i = 0; i < as.size(); ++i) {
     collector.add(as[i], entry(bases, i), {std::nullopt, std::nullopt, outs[i]});
   }

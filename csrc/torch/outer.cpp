@@ -16,7 +16,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(kronext, m) {
       "outer_update_(Tensor(a!)? L, Tensor(b!)? R, Tensor G, *, float decay, float weight) -> ()");
   m.def(
       "outer_update_list_(Tensor(a!)[] Ls, Tensor(b!)[] Rs, Tensor[] Gs, *, float[] decay, "
-      "float[] weight) -> ()");
+      "float[] weight, int[] left_places=[], int[] right_places=[]) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(kronext, CPU, m) {

@@ -55,32 +55,56 @@ void outer_update_(const std::optional<Tensor>& l, const std::optional<Tensor>& 
   update(op, g, sides);
 }
 
+// The factors of one side of a list, one for each gradient. Where some gradients have none,
+// `places` says for each where its factor is among them, and -1 for none.
+struct FactorList {
+  const char* name;
+  const std::vector<Tensor>& factors;
+  const std::vector<int64_t>& places;
+
+  void check_places(const char* op, size_t gradients) const {
+    const size_t entries = places.empty() ? factors.size() : places.size();
+    check(entries == 0 || entries == gradients, op, name, " must be as long as Gs (got len(", name,
+          ")=", entries, ", len(Gs)=", gradients, ")");
+    for (int64_t place : places) {
+      check(place < int64_t(factors.size()), op, "places must be among the factors (got ", place,
+            " of ", factors.size(), ")");
+    }
+  }
+
+  const Tensor* of(size_t gradient) const {
+    if (factors.empty()) return nullptr;
+    if (places.empty()) return &factors[gradient];
+    return places[gradient] < 0 ? nullptr : &factors[size_t(places[gradient])];
+  }
+};
+
 template <UpdateSides update>
 void outer_update_list_(const std::vector<Tensor>& ls, const std::vector<Tensor>& rs,
                         const std::vector<Tensor>& gs, const std::vector<double>& decays,
-                        const std::vector<double>& weights) {
+                        const std::vector<double>& weights, const std::vector<int64_t>& left_places,
+                        const std::vector<int64_t>& right_places) {
   const char* op = "outer_update_list_";
-  const auto fits = [&](const std::vector<Tensor>& list) {
-    return list.empty() || list.size() == gs.size();
-  };
-  check(fits(ls) && fits(rs), op,
-        "Ls and Rs must be empty or as long as Gs (got len(Ls)=", ls.size(),
-        ", len(Rs)=", rs.size(), ", len(Gs)=", gs.size(), ")");
+  const FactorList lefts{"Ls", ls, left_places}, rights{"Rs", rs, right_places};
+  lefts.check_places(op, gs.size());
+  rights.check_places(op, gs.size());
   check_scalars(op, "decay", decays, gs.size());
   check_scalars(op, "weight", weights, gs.size());
   std::vector<OuterSide> sides;
   sides.reserve(ls.size() + rs.size());
-  if (gs.empty()) return;
-  const TensorView first(gs[0]);
+  const Tensor* first = nullptr;
   for (size_t i = 0; i < gs.size(); ++i) {
+    const Tensor *l = lefts.of(i), *r = rights.of(i);
+    if (!l && !r) continue;
     const double decay = scalar_at(decays, i), weight = scalar_at(weights, i);
     const TensorView g(gs[i]);
-    check_same_device(op, "G", g, "the first G", first);
-    if (!ls.empty()) add_sides(op, "L", ls[i], g, true, decay, weight, sides);
-    if (!rs.empty()) add_sides(op, "R", rs[i], g, false, decay, weight, sides);
+    if (!first) first = &gs[i];
+    check_same_device(op, "G", g, "the first G", *first);
+    if (l) add_sides(op, "L", *l, g, true, decay, weight, sides);
+    if (r) add_sides(op, "R", *r, g, false, decay, weight, sides);
   }
   check_written(op, sides);
-  update(op, gs[0], sides);
+  if (first) update(op, *first, sides);
 }
 
 }  // namespace kronext

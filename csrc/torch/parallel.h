@@ -56,7 +56,8 @@ inline int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 
 // Shares a ragged list between the threads. Items with more than half of a thread's fair share of
 // what is left go to `together(item)`, on all threads at once; the rest, the largest first, to
-// `apart(items, count, work)`, each on one thread. Work is counted in operations.
+// `apart(items, count, work)`, each on one thread. Work is counted in operations. One thread takes
+// the items as they are, and counts no work: its amount only says how many threads to wake.
 template <class Item, class Work, class Together, class Apart>
 void share_out(std::vector<Item>& items, const Work& work, const Together& together,
                const Apart& apart) {

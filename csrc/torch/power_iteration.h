@@ -182,7 +182,7 @@ void power_iteration_list_(std::vector<Tensor> ls, std::vector<Tensor> rs, std::
     factors.push_back(weighted.step.left.out);
     factors.push_back(weighted.step.right.out);
   }
-  check_disjoint(op, std::move(factors));
+  check_disjoint(op, factors);
   if (!gs.empty()) device.multiply(op, gs[0], steps, Inspection::kDirection);
 }
 

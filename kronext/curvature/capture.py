@@ -256,8 +256,8 @@ class StepGradients:
         return torch.stack(_recorded("StepGradients", self._gradients, layer))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What `load_state_dict` takes, to go on after an interruption."""
-        return {name: torch.stack(gradients) for name, gradients in self._gradients.items()}
+        """What `load_state_dict` takes, to go on after an interruption: nothing before `record`."""
+        return {name: torch.stack(own) for name, own in self._gradients.items() if own}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Replaces the gradients by those of a `state_dict` of the same layers.
@@ -265,12 +265,12 @@ class StepGradients:
         Raises:
             ValueError: it is of other layers.
         """
-        if state.keys() != self._layers.keys():
+        if state and state.keys() != self._layers.keys():
             raise ValueError(
                 f"StepGradients: state must be of the layers {list(self._layers)} "
                 f"(got {list(state)})"
             )
-        self._gradients = {name: list(gradients) for name, gradients in state.items()}
+        self._gradients = {name: list(state.get(name, ())) for name in self._layers}
 
 
 def _in_backward() -> bool:

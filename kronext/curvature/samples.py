@@ -21,13 +21,17 @@ from kronext.curvature.moments import SecondMoment, largest_entry, scale_into_ra
 
 Chunk: TypeAlias = "Tensor | tuple[Tensor, Tensor]"
 
+# What is summed in float32 before float64 takes over; at 2^22 a norm would lose half its digits.
+TERMS_AT_ONCE = 2**14
+
 
 class SampledMoment(SecondMoment):
     """`H = (1/S) sum_s vec(G_s) vec(G_s)T`.
 
     Attributes:
         count: the number of samples `S`.
-        positions: rank-one terms in a sample; 1 where gradients are given whole.
+        positions: rank-one terms of a sample that inner products go through, each with each; 1
+            where they go through whole gradients.
         product_cost: multiplications of the inner product of two samples.
     """
 
@@ -45,12 +49,12 @@ class SampledMoment(SecondMoment):
         """`G_s` of these samples, `(stop - start, m, n)`."""
 
     @abstractmethod
-    def part(self, start: int, stop: int) -> SampledMoment:
-        """The second moment of these samples alone."""
+    def rows(self, start: int, stop: int) -> Tensor:
+        """These rows of every `G_s`, one behind the other: `(S, (stop - start) n)`."""
 
     @abstractmethod
-    def inner_products(self, others: SampledMoment) -> Tensor:
-        """`<G_s, G_t>` for each `s` of these and `t` of the other samples: `(S, S')`."""
+    def part(self, start: int, stop: int) -> SampledMoment:
+        """The second moment of these samples alone."""
 
     @abstractmethod
     def divided(self, divisors: tuple[float, ...]) -> SampledMoment:
@@ -101,12 +105,28 @@ class SampledMoment(SecondMoment):
             return float(torch.linalg.matrix_norm(self.dense().double()))
         return math.sqrt(self.squared_products()) / self.count
 
+    def inner_products(self, others: SampledMoment) -> Tensor:
+        """`<G_s, G_t>` for each `s` of these and `t` of the other samples: `(S, S')`.
+
+        Piece by piece, so that every gradient is formed once and no sum in float32 is long.
+        """
+        m, n = self.shape
+        products = torch.zeros(self.count, others.count, dtype=torch.float64, device=self.device)
+        fitting = moments.MEMORY_ENTRIES // (self.count + others.count)
+        size = max(1, min(fitting, TERMS_AT_ONCE) // max(1, n))
+        for start in range(0, m, size):
+            g = self.rows(start, start + size)
+            h = g if others is self else others.rows(start, start + size)
+            products += g @ h.mT
+        return products
+
     def squared_products(self) -> float:
         """`sum_{s,t} <G_s, G_t>^2` over all pairs of samples."""
         total = 0.0
         for start, stop in self.chunks(self.count * self.positions**2):
             later = self.part(start, self.count)
-            products = later.part(0, stop - start).inner_products(later).double().square_()
+            first = later if stop == self.count else later.part(0, stop - start)
+            products = first.inner_products(later).double().square_()
             # The products with later samples stand for their mirror images too.
             total += float(2 * products.sum() - products[:, : stop - start].sum())
         return total
@@ -119,9 +139,14 @@ class SampledMoment(SecondMoment):
 
     def chunks(self, entries_per_sample: int) -> Iterator[tuple[int, int]]:
         """Ranges of samples whose temporaries fit the memory that is allowed."""
-        size = max(1, moments.MEMORY_ENTRIES // max(1, entries_per_sample))
+        size = chunk_size(entries_per_sample)
         for start in range(0, self.count, size):
             yield start, min(start + size, self.count)
+
+
+def chunk_size(entries_per_sample: int) -> int:
+    """How many samples' temporaries fit the memory that is allowed."""
+    return max(1, moments.MEMORY_ENTRIES // max(1, entries_per_sample))
 
 
 class GradientMoment(SampledMoment):
@@ -155,13 +180,12 @@ class GradientMoment(SampledMoment):
         return self.G[start:stop].to(self.dtype)
 
     @override
-    def part(self, start: int, stop: int) -> SampledMoment:
-        return GradientMoment(self.G[start:stop])
+    def rows(self, start: int, stop: int) -> Tensor:
+        return self.G[:, start:stop].to(self.dtype).flatten(1)
 
     @override
-    def inner_products(self, others: SampledMoment) -> Tensor:
-        g, h = (x.gradients(0, x.count).flatten(1) for x in (self, others))
-        return g @ h.mT
+    def part(self, start: int, stop: int) -> SampledMoment:
+        return GradientMoment(self.G[start:stop])
 
     @override
     def divided(self, divisors: tuple[float, ...]) -> SampledMoment:
@@ -174,13 +198,21 @@ class GradientMoment(SampledMoment):
 
 
 class FactoredMoment(SampledMoment):
-    """`H` from `G_s = D_sT A_s`, with `D` `(S, T, m)` and `A` `(S, T, n)`."""
+    """`H` from `G_s = D_sT A_s`, with `D` `(S, T, m)` and `A` `(S, T, n)`.
 
-    def __init__(self, D: Tensor, A: Tensor) -> None:
-        self.count, self.positions, m = D.shape
+    Inner products go through all pairs of positions, or through whole gradients where that is less
+    work; parts go the way of the whole, whose memory is shared out for it.
+    """
+
+    def __init__(self, D: Tensor, A: Tensor, by_position: bool | None = None) -> None:
+        self.count, positions, m = D.shape
         n = A.shape[2]
-        self._by_position = self.positions**2 * (m + n) <= m * n
-        self.product_cost = min(self.positions**2 * (m + n), m * n)
+        # For each chunk of samples all later gradients are formed.
+        formed_for = max(1, min(self.count, chunk_size(self.count)))
+        costs = positions**2 * (m + n), m * n * (formed_for + positions) // formed_for
+        self._by_position = costs[0] <= costs[1] if by_position is None else by_position
+        self.positions = positions if self._by_position else 1
+        self.product_cost = min(costs)
         # Under autocast the two may differ in dtype, and the ops take one.
         dtype = torch.promote_types(D.dtype, A.dtype)
         self.D, self.A = D.to(dtype), A.to(dtype)
@@ -210,7 +242,7 @@ class FactoredMoment(SampledMoment):
         D, A = self.D.to(self.dtype), self.A.to(self.dtype)
         D = D if left is None else D @ left.to(self.dtype)
         A = A if right is None else A @ right.to(self.dtype)
-        if self.positions == 1:
+        if self.D.shape[1] == 1:
             return D.squeeze(1).square().mT @ A.squeeze(1).square() / self.count
         return SampledMoment.squares(FactoredMoment(D, A))
 
@@ -219,34 +251,22 @@ class FactoredMoment(SampledMoment):
         return self.D[start:stop].mT.to(self.dtype) @ self.A[start:stop].to(self.dtype)
 
     @override
+    def rows(self, start: int, stop: int) -> Tensor:
+        return (self.D[..., start:stop].mT.to(self.dtype) @ self.A.to(self.dtype)).flatten(1)
+
+    @override
     def part(self, start: int, stop: int) -> SampledMoment:
-        return FactoredMoment(self.D[start:stop], self.A[start:stop])
+        return FactoredMoment(self.D[start:stop], self.A[start:stop], self._by_position)
 
     @override
     def inner_products(self, others: SampledMoment) -> Tensor:
         """`<G_s, G_t> = sum (D_s D_tT) * (A_s A_tT)` over all pairs of positions."""
-        if not isinstance(others, FactoredMoment):
-            return others.inner_products(self).mT
+        if not (self._by_position and isinstance(others, FactoredMoment) and others._by_position):
+            return super().inner_products(others)
         products = self._positions(self.D) @ self._positions(others.D).mT
         products *= self._positions(self.A) @ self._positions(others.A).mT
         pairs = products.view(self.count, self.positions, others.count, others.positions)
         return pairs.sum((1, 3))
-
-    @override
-    def squared_products(self) -> float:
-        if self._by_position:
-            return super().squared_products()
-        # Many positions make whole gradients the lesser work, in blocks that fit in memory.
-        m, n = self.shape
-        blocks = list(self.chunks(m * n))
-        total = 0.0
-        for index, block in enumerate(blocks):
-            G = GradientMoment(self.gradients(*block))
-            total += float(G.inner_products(G).double().square_().sum())
-            for later in blocks[index + 1 :]:
-                products = G.inner_products(GradientMoment(self.gradients(*later)))
-                total += 2 * float(products.double().square_().sum())
-        return total
 
     @override
     def divided(self, divisors: tuple[float, ...]) -> SampledMoment:

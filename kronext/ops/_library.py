@@ -204,7 +204,7 @@ def group_by_side(
     rights: Sequence[Tensor | None] | None,
     Gs: Sequence[Tensor],
 ) -> list[Group]:
-    """Groups for the compiled list ops, which take a side for every entry or for none."""
+    """Groups for compiled list ops that take a side for every entry or for none."""
     if not (_has_none(lefts) or _has_none(rights)):  # most lists: passed on as they are
         return [Group(range(len(Gs)), lefts or [], rights or [], Gs)] if Gs else []
     indices: dict[tuple[bool, bool], list[int]] = {}

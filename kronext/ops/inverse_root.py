@@ -161,7 +161,8 @@ def inverse_root_(
     """`out <- A^(-1/root)` where it succeeds; `out` keeps its old value where `info` is not 0.
 
     Args:
-        out: The shape, dtype and device of `A`, dense in its last two dimensions.
+        out: The shape, dtype and device of `A`, dense in its last two dimensions, no two of its
+            matrices on the same memory.
         A: See `inverse_root`.
         root: Any number above 0.
         eps: Damping in the units of `A`, at least 0.
@@ -196,7 +197,7 @@ def inverse_root_list_(
     """`out <- A^(-1/root)` for a ragged list, in one call; failed ones keep their old value.
 
     Args:
-        outs: One output for each matrix, see `inverse_root_`.
+        outs: One output for each matrix, see `inverse_root_`; none on the memory of another.
         As: Matrices of any sizes.
         root: Any number above 0.
         eps: Damping in the units of the matrices, at least 0.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -70,22 +71,29 @@ def outer_update_list_(
     op = "outer_update_list_"
     lib.check_list(op, "Ls", Ls, Gs)
     lib.check_list(op, "Rs", Rs, Gs)
-    decays, weights = lib.scalars(decay), lib.scalars(weight)
-    lib.check_scalars(op, "decay", decays, Gs)
-    lib.check_scalars(op, "weight", weights, Gs)
-    groups = lib.group_by_side(Ls, Rs, Gs)
-    if len(groups) > 1:  # nothing is written before everything is checked
-        _check_list(Ls, Rs, Gs, decay=decays, weight=weights)
-    for group in groups:
-        written = [*group.lefts, *group.rights]
-        if not written:
-            continue
-        numbers = {
-            "decay": decays if len(decays) == 1 else [decays[i] for i in group.indices],
-            "weight": weights if len(weights) == 1 else [weights[i] for i in group.indices],
-        }
-        lists = (group.lefts, group.rights, group.Gs)
-        lib.call_in_place(_op_list, _check_list, written, *lists, **numbers)
+    numbers = {"decay": lib.scalars(decay), "weight": lib.scalars(weight)}
+    for name, values in numbers.items():
+        lib.check_scalars(op, name, values, Gs)
+    lefts, left_places = _packed(Ls)
+    rights, right_places = _packed(Rs)
+    if written := [*lefts, *rights]:
+        places = {"left_places": left_places, "right_places": right_places}
+        lists = (lefts, rights, Gs)
+        lib.call_in_place(_op_list, _check_list, written, *lists, **numbers, **places)
+
+
+def _packed(side: Sequence[Tensor | None] | None) -> tuple[list[Tensor], list[int]]:
+    """The factors that are there, and where each gradient's own is among them, -1 for none.
+
+    No places where each gradient has its factor, which is the rule.
+    """
+    if side is None:
+        return [], []
+    factors = [factor for factor in side if factor is not None]
+    if len(factors) == len(side):
+        return factors, []
+    place = itertools.count()
+    return factors, [-1 if factor is None else next(place) for factor in side]
 
 
 def _check(L: Tensor | None, R: Tensor | None, G: Tensor, *, decay: float, weight: float) -> None:
@@ -95,19 +103,34 @@ def _check(L: Tensor | None, R: Tensor | None, G: Tensor, *, decay: float, weigh
 
 
 def _check_list(
-    Ls: Sequence[Tensor | None] | None,
-    Rs: Sequence[Tensor | None] | None,
+    Ls: Sequence[Tensor],
+    Rs: Sequence[Tensor],
     Gs: Sequence[Tensor],
     *,
     decay: Sequence[float],
     weight: Sequence[float],
+    left_places: Sequence[int] = (),
+    right_places: Sequence[int] = (),
 ) -> None:
     op = "outer_update_list_"
     lib.check_scalars(op, "decay", decay, Gs)
     lib.check_scalars(op, "weight", weight, Gs)
-    for L, R, G in zip(lib.or_none(Ls, Gs), lib.or_none(Rs, Gs), Gs, strict=True):
-        if L is not None or R is not None:
-            _check_sides(op, L, R, G)
+    lefts, rights = _unpacked(Ls, left_places, Gs), _unpacked(Rs, right_places, Gs)
+    first: Tensor | None = None
+    for L, R, G in zip(lefts, rights, Gs, strict=True):
+        if L is None and R is None:
+            continue
+        _check_sides(op, L, R, G)
+        first = G if first is None else first
+        lib.check_same_device(op, first_G=first, G=G)
+
+
+def _unpacked(
+    factors: Sequence[Tensor], places: Sequence[int], Gs: Sequence[Tensor]
+) -> Sequence[Tensor | None]:
+    if places:
+        return [None if place < 0 else factors[place] for place in places]
+    return lib.or_none(factors, Gs)
 
 
 def _check_sides(op: str, L: Tensor | None, R: Tensor | None, G: Tensor) -> None:

@@ -88,7 +88,8 @@ def precondition_list_with_squares(
 ) -> PreconditionedList:
     """`X = left G right` and `sum X^2` for a ragged list, in one call and one pass over `X`.
 
-    For grafting, which gives each `X` the norm of another step.
+    For optimizers of one's own that graft, giving each `X` the norm of another step; those of
+    `kronext.optim` do not call it.
 
     Args:
         Gs: Gradients of any shapes (see `precondition`), for outputs of one dtype.

@@ -19,7 +19,13 @@ from helpers import (
     sliced,
     symmetric,
 )
-from inverse_root_cases import check_decomposition, check_list_forms, check_roots, check_warm_start
+from inverse_root_cases import (
+    check_decomposition,
+    check_eigenvalues_that_no_dtype_holds,
+    check_list_forms,
+    check_roots,
+    check_warm_start,
+)
 from matvec_cases import check_factored, check_matvec, check_rearranged, dense, inner
 from outer_cases import check_update, factors
 from power_iteration_cases import (
@@ -62,7 +68,7 @@ def test_outer_update(dtype: torch.dtype, ran: list[str]) -> None:
     G = normal(5, 7, dtype=dtype)
     ops.outer_update_list_([L, None], [None, R], [G, G], decay=1.0, weight=[0.0, 0.0])
     assert torch.equal(L, factors(5, 7)[0])
-    assert ran == ["outer_update_"] * 2 + ["outer_update_list_"] * 2
+    assert ran == ["outer_update_"] * 2 + ["outer_update_list_"]
 
 
 @pytest.mark.parametrize("dtype", FLOATING, ids=name)
@@ -86,6 +92,7 @@ def test_inverse_roots(ran: list[str]) -> None:
     check_list_forms(ops, [3, 8], bit_equal=8)
     check_warm_start(ops, [8])
     check_decomposition(ops, normal(2, 5, 5, dtype=torch.float64))
+    check_eigenvalues_that_no_dtype_holds(ops, [2, 16])
     assert {"eigh", "inverse_root", "inverse_root_list", "inverse_root_list_"} <= set(ran)
 
 
@@ -134,6 +141,10 @@ def test_refusals_come_before_any_write(ran: list[str]) -> None:
     L, R = factors(5, 7)
     written = [L, R]
     call = lambda: ops.power_iteration_list_([L], [L], [normal(5, 5)], decay=0, weight=1)  # noqa: E731
+    assert_refused(call, ValueError, "must not share memory", written)
+    call = lambda: ops.outer_update_list_([L, L], [None, R], [normal(5, 7)] * 2, decay=0, weight=1)  # noqa: E731
+    assert_refused(call, ValueError, "must not share memory", written)
+    call = lambda: ops.inverse_root_list_([L, L], [torch.eye(5)] * 2, 4)  # noqa: E731
     assert_refused(call, ValueError, "must not share memory", written)
     call = lambda: ops.outer_update_(L, R, normal(5, 7).int(), decay=0, weight=1)  # noqa: E731
     assert_refused(call, TypeError, "G must have dtype", written)

@@ -132,6 +132,10 @@ def test_results_that_do_not_fit_their_dtype_are_failures() -> None:
     assert int(ops.inverse_root(torch.full((40, 40), 1.7e308, dtype=torch.float64), 4).info) != 0
 
 
+def test_float64_eigenvalues_that_overflow_are_failures() -> None:
+    cases.check_eigenvalues_that_no_dtype_holds(ops, [2, 16, 40, 140])
+
+
 def test_only_the_lower_triangle_is_read() -> None:
     cases.check_lower_triangle(ops, [2, 20, 70, 260])
 
@@ -252,6 +256,19 @@ def test_bad_input_is_refused_before_any_write(change, error, message: str) -> N
 def test_bad_output_is_refused(out: Tensor, error: type[Exception], message: str) -> None:
     call = lambda: ops.inverse_root_list_([out], [torch.eye(4)], 4)  # noqa: E731
     assert_refused(call, error, f"inverse_root_list_: {message}", [out])
+
+
+def test_outputs_that_share_memory_are_refused() -> None:
+    A, out = torch.eye(4).repeat(2, 1, 1), torch.full((8, 4), 7.0)
+    message = "must not share memory"
+    overlapping = out.as_strided((2, 4, 4), (4, 4, 1))
+    call = lambda: ops.inverse_root_(overlapping, A, 2)  # noqa: E731
+    assert_refused(call, ValueError, message, [out])
+    for outs in ([out[:4], out[:4]], [out[:4], out[2:6]]):
+        call = lambda outs=outs: ops.inverse_root_list_(outs, list(A), 2)  # noqa: E731
+        assert_refused(call, ValueError, message, [out])
+    assert not ops.inverse_root_list_([out[:4], out[4:]], list(A), 2).any()
+    assert torch.equal(out.view(2, 4, 4), A)
 
 
 def test_warm_start_changes_nothing_but_the_cost() -> None:

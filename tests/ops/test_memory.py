@@ -1,8 +1,12 @@
-"""No op allocates more than twice its output and the workspace that is stated here."""
+"""No op allocates more than twice its output and the workspace that is stated here.
+
+Of float32 arguments, for vectors of up to 64 bytes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 import pytest
 import torch
@@ -17,6 +21,8 @@ pytestmark = pytest.mark.cpu  # torch's profiler sees what its CPU allocator giv
 MEGABYTE = 2**20
 # Matrices of float64 side by side in the widest vectors, and what the eigensolver holds of each.
 LANES, MATRICES = 8, 5.5
+# The same of float32 throughout.
+PLAIN_LANES, PLAIN_MATRICES = 16, 6.5
 
 
 def panels(n: int) -> float:
@@ -29,6 +35,11 @@ def sums(n: int) -> float:
     return 16 * n * n + MEGABYTE
 
 
+def positions(n: int) -> float:
+    """What sums need, and the packed factors of n positions."""
+    return sums(n) + 2 * 4 * n * n
+
+
 def iterates(n: int) -> float:
     """What sums need, and the pairs before, at and after a round."""
     return sums(n) + 3 * 2 * 4 * n * n
@@ -37,6 +48,10 @@ def iterates(n: int) -> float:
 def eigensolver(n: int) -> float:
     """Full lanes of matrices."""
     return LANES * MATRICES * 8 * n * n + MEGABYTE
+
+
+def plain_eigensolver(n: int) -> float:
+    return PLAIN_LANES * PLAIN_MATRICES * 4 * n * n + MEGABYTE
 
 
 Call = Callable[[Tensor, Tensor], "Tensor | Iterable[Tensor] | None"]
@@ -50,12 +65,39 @@ OPS: dict[str, tuple[Call, Callable[[int], float]]] = {
     ),
     "precondition": (lambda G, A: ops.precondition(G, A, A), panels),
     "precondition_list": (lambda G, A: ops.precondition_list(list(G), list(A), list(A)), panels),
+    "precondition_list_with_squares": (
+        lambda G, A: ops.precondition_list_with_squares(list(G), list(A), list(A)).outputs,
+        panels,
+    ),
     "kron_matvec": (lambda G, A: ops.kron_matvec(G, A[0], A[0]), sums),
+    "kron_matvec_factored": (lambda G, A: ops.kron_matvec_factored(G, G, A[0], A[0]), positions),
     "power_iteration": (lambda G, A: ops.power_iteration(G, steps=2)[:3], iterates),
+    "power_iteration_list_": (
+        lambda G, A: ops.power_iteration_list_(
+            [*A], [*G], [torch.ones(1).expand(G[0].shape)] * len(G), decay=0.9, weight=0.1
+        ),
+        sums,
+    ),
     "eigh": (lambda G, A: ops.eigh(A), eigensolver),
+    "eigh in float32": (lambda G, A: ops.eigh(A, precision="float32"), plain_eigensolver),
     "inverse_root": (lambda G, A: ops.inverse_root(A, 4), eigensolver),
     "inverse_root_": (lambda G, A: ops.inverse_root_(G, A, 4), eigensolver),
+    "inverse_root_list": (
+        lambda G, A: chain(*ops.inverse_root_list([*A], 4)[:3]),
+        eigensolver,
+    ),
+    "inverse_root_list_": (lambda G, A: ops.inverse_root_list_([*G], [*A], 4), eigensolver),
+    "inverse_root_ in float32": (
+        lambda G, A: ops.inverse_root_(G, A, 4, precision="float32"),
+        plain_eigensolver,
+    ),
 }
+
+
+def test_every_op_has_a_bound() -> None:
+    functions = {name for name in ops.__all__ if name.islower()}
+    bounded = {op.split()[0] for op in OPS}
+    assert functions == bounded | {"rearranged_matvec"}, "that one's input is n^2 x n^2: below"
 
 
 @pytest.fixture(params=[1, 2])

@@ -198,6 +198,37 @@ def test_factors_that_share_memory_are_refused() -> None:
         )
 
 
+def test_a_list_of_mixed_sides_refuses_before_any_write() -> None:
+    numbers = {"decay": 1.0, "weight": 1.0}
+    L, shared, first, second = (torch.zeros(n, n) for n in (4, 4, 5, 5))
+    interleaved = torch.zeros(3, 2, 4, 4)
+    G, written = torch.ones(4, 5), [L, shared, first, second]
+    message = "must not share memory"
+    for Ls, Rs in (
+        ([L, shared, shared], [None, first, second]),
+        ([shared, shared], [None, first]),
+        ([interleaved[:2, 0], interleaved[1:, 0]], [None, torch.zeros(2, 5, 5)]),
+    ):
+        assert_refused(
+            lambda Ls=Ls, Rs=Rs: ops.outer_update_list_(Ls, Rs, [G] * len(Ls), **numbers),
+            ValueError,
+            message,
+            [*written, interleaved],
+        )
+    elsewhere = [torch.ones(*shape, device="meta") for shape in ((4, 4), (5, 5), (4, 5))]
+    assert_refused(
+        lambda: ops.outer_update_list_(
+            [L, shared, elsewhere[0]], [None, first, elsewhere[1]], [G, G, elsewhere[2]], **numbers
+        ),
+        ValueError,
+        "tensors must be on one device",
+        written,
+    )
+    sides = [interleaved[:, 0], interleaved[:, 1]], [None, torch.zeros(3, 5, 5)]
+    ops.outer_update_list_(*sides, [G, G], **numbers)
+    assert (interleaved == 5).all(), "batches of two factors may lie between each other"
+
+
 @pytest.mark.real
 def test_opcheck() -> None:
     L, R = factors(2, 5, 7)
@@ -207,6 +238,8 @@ def test_opcheck() -> None:
     opcheck(torch.ops.kronext.outer_update_.default, (None, R, G), options)
     options = {"decay": [DECAY], "weight": [WEIGHT]}
     opcheck(torch.ops.kronext.outer_update_list_.default, ([L], [R], [G]), options)
+    options |= {"left_places": [-1, 0], "right_places": [0, -1]}
+    opcheck(torch.ops.kronext.outer_update_list_.default, ([L], [R], [G, G]), options)
 
 
 @pytest.mark.real
@@ -214,6 +247,7 @@ def test_compiles_to_one_graph() -> None:
     def step(L: Tensor, R: Tensor, G: Tensor) -> Tensor:
         ops.outer_update_(L, R, G * 2, decay=DECAY, weight=WEIGHT)
         ops.outer_update_list_([L], [None], [G], decay=DECAY, weight=WEIGHT)
+        ops.outer_update_list_([L * 2, None], [None, R], [G, G], decay=DECAY, weight=WEIGHT)
         return L.trace() + R.trace()
 
     G = normal(6, 9)

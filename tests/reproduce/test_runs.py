@@ -128,6 +128,7 @@ def test_the_seed_decides(tmp_path):
 def test_step_gradients_go_on_from_a_state():
     model = torch.nn.Sequential(torch.nn.Linear(3, 2))
     gradients = StepGradients(model, "0")
+    untouched = gradients.state_dict()
     for _ in range(3):
         model.zero_grad()
         model(torch.randn(4, 3)).square().sum().backward()
@@ -139,3 +140,8 @@ def test_step_gradients_go_on_from_a_state():
     assert torch.equal(other["0"][3], gradients["0"][2])
     with pytest.raises(ValueError, match=r"state must be of the layers \['0'\] \(got \['1'\]\)"):
         other.load_state_dict({"1": torch.zeros(1, 2, 3)})
+    other.load_state_dict(untouched)
+    with pytest.raises(ValueError, match="record must come before reading"):
+        other["0"]
+    other.record()
+    assert torch.equal(other["0"], gradients["0"][2:])
