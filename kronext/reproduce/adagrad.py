@@ -33,11 +33,11 @@ class RunningAdagrad:
             for name, layer in self._layers.items():
                 weight = layer.module.weight
                 # Drawn on the CPU: a run may go on on another device.
-                shape, generator = (
-                    (settings.probes, *layer.shape),
-                    seeded(seed, f"probes of {name}", 0),
+                generator = seeded(seed, f"probes of {name}", 0)
+                probes = torch.empty(
+                    (settings.probes, *layer.shape), dtype=weight.dtype, device="cpu"
                 )
-                probes = torch.randn(shape, generator=generator, dtype=weight.dtype, device="cpu")
+                probes.normal_(generator=generator)
                 self._probes[name] = probes.to(weight.device)
                 self._images[name] = torch.zeros_like(self._probes[name])
 
