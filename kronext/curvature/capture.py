@@ -260,7 +260,7 @@ class StepGradients:
         return {name: torch.stack(gradients) for name, gradients in self._gradients.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Replaces the gradients by those of a `state_dict` of the same layers.
+        """Replaces the gradients by those of a `state_dict` of the same layers, on any device.
 
         Raises:
             ValueError: it is of other layers.
@@ -270,7 +270,10 @@ class StepGradients:
                 f"StepGradients: state must be of the layers {list(self._layers)} "
                 f"(got {list(state)})"
             )
-        self._gradients = {name: list(gradients) for name, gradients in state.items()}
+        self._gradients = {
+            name: list(gradients.to(self._layers[name].module.weight.device))
+            for name, gradients in state.items()
+        }
 
 
 def _in_backward() -> bool:

@@ -32,9 +32,11 @@ class RunningAdagrad:
         if settings.probes:
             for name, layer in self._layers.items():
                 weight = layer.module.weight
-                generator = seeded(seed, f"probes of {name}", 0, weight.device)
-                probes = weight.new_empty(settings.probes, *layer.shape)
-                self._probes[name] = probes.detach().normal_(generator=generator)
+                # On the CPU, so that a run that goes on elsewhere has the probes of its images.
+                generator = seeded(seed, f"probes of {name}", 0)
+                shape = (settings.probes, *layer.shape)
+                probes = torch.randn(shape, generator=generator, dtype=weight.dtype, device="cpu")
+                self._probes[name] = probes.to(weight.device)
                 self._images[name] = torch.zeros_like(self._probes[name])
 
     def record(self, step: int) -> None:
@@ -63,6 +65,7 @@ class RunningAdagrad:
         return {"kept": self._kept.state_dict(), "images": self._images}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there."""
+        """Goes on from there, on the device of the model."""
         self._kept.load_state_dict(state["kept"])
-        self._images = state["images"]
+        for name, images in self._images.items():
+            images.copy_(state["images"][name])

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +16,8 @@ from kronext.curvature import StepGradients
 from kronext.reproduce import sources
 from kronext.reproduce.experiments import EXPERIMENTS, PRESETS
 from kronext.reproduce.runs import Run
+
+HERE = Path(__file__).parent
 
 
 def quick_run(name, folder, *, seed=0):
@@ -69,6 +75,28 @@ def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path, monkeypatch, name
     assert not (folder / f"{name}.state").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("resnet", {"measurements": 3}),
+        ("vit", {"measurements": 3, "probes": 4, "keep_every": 2}),
+    ],
+)
+def test_a_run_goes_on_on_another_device(tmp_path, name, changes):
+    """Its probes are those of before, and what was kept moves there."""
+    command = [sys.executable, HERE / "change_device.py", name, json.dumps(changes), tmp_path]
+    paths = os.pathsep.join(map(str, (HERE.parents[1], HERE.parent)))
+    run = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True)
+    assert run.returncode == 0, run.stderr.decode()
+    whole, *changed = json.loads(run.stdout)
+    for measurements in changed:
+        for there, here in zip(measurements, whole, strict=True):
+            assert there["loss"] == pytest.approx(here["loss"], rel=1e-5)
+            for layer, values in here["layers"].items():
+                expected = pytest.approx(values["adagrad"], abs=1e-5)
+                assert there["layers"][layer]["adagrad"] == expected
+
+
 def test_a_complete_run_is_not_made_again(tmp_path):
     first = quick_run("vit", tmp_path)()
     steps = Interrupter()
@@ -86,6 +114,29 @@ def test_results_of_another_run_are_not_overwritten(tmp_path):
     with pytest.raises(ValueError, match="data="):
         Run("resnet", "quick", images, tmp_path)
     assert (tmp_path / "resnet.json").read_bytes() == before
+
+
+def test_nothing_of_a_run_whose_results_are_removed_goes_into_another(tmp_path):
+    whole = quick_run("vit", tmp_path / "whole", seed=1)()
+    folder = tmp_path / "parts"
+    with pytest.raises(KeyboardInterrupt):
+        quick_run("vit", folder)(Interrupter(1))
+    with pytest.raises(ValueError, match="or be removed"):
+        quick_run("vit", folder, seed=1)
+    (folder / "vit.json").unlink()
+    steps = Interrupter()
+    assert without_times(quick_run("vit", folder, seed=1)(steps)) == without_times(whole)
+    assert steps.steps == [1, 2, 3, 4]
+    assert [path.name for path in folder.iterdir()] == ["vit.json"]
+
+
+def test_files_are_compared_before_a_step_is_made(tmp_path):
+    for seed in (0, 1):
+        with pytest.raises(KeyboardInterrupt):
+            quick_run("vit", tmp_path / str(seed), seed=seed)(Interrupter(1))
+    (tmp_path / "0" / "vit.state").replace(tmp_path / "1" / "vit.state")
+    with pytest.raises(ValueError, match=r"vit.state must be of the same run.*seed=0 there.*1 h"):
+        quick_run("vit", tmp_path / "1", seed=1)
 
 
 def test_the_seed_decides(tmp_path):
