@@ -85,6 +85,10 @@ class Generator(torch.Generator):
             cls.pretended[made._cdata] = made
         return made
 
+    def manual_seed(self, seed: int) -> Generator:
+        """A GPU draws other numbers from a seed than the CPU does."""
+        return super().manual_seed(seed + (self._cdata in self.pretended))
+
 
 def waits(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether the host waits for the device: it reads a value, or copies to or from the device."""

@@ -68,6 +68,17 @@ def test_broken_data_is_a_clear_error(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     with pytest.raises(ValueError, match=r"must hold x_train.*\(got a\)"):
         datasets.load_mnist(tmp_path / "other.npz")
+    whole = (tmp_path / "other.npz").read_bytes()
+    with open(tmp_path / "array.npz", "wb") as file:
+        np.save(file, np.zeros(3))
+    (tmp_path / "torn.npz").write_bytes(whole[: len(whole) // 2])
+    mnist_like(tmp_path)
+    whole = bytearray((tmp_path / "mnist.npz").read_bytes())
+    whole[1000] ^= 1
+    (tmp_path / "damaged.npz").write_bytes(whole)
+    for name, reason in (("array", "File is not"), ("torn", "File is not"), ("damaged", "Bad CRC")):
+        with pytest.raises(ValueError, match=rf"{name}.npz must be a whole .* \(got {reason}"):
+            datasets.load_mnist(tmp_path / f"{name}.npz")
     (tmp_path / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x01\0\0\0\x09abc")
     with pytest.raises(ValueError, match=r"must hold \[9\] values \(got 3 values\)"):
         datasets.load_mnist(tmp_path)

@@ -260,7 +260,7 @@ class StepGradients:
         return {name: torch.stack(own) for name, own in self._gradients.items() if own}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Replaces the gradients by those of a `state_dict` of the same layers.
+        """Replaces the gradients by those of a `state_dict` of the same layers, on any device.
 
         Raises:
             ValueError: it is of other layers.
@@ -270,7 +270,10 @@ class StepGradients:
                 f"StepGradients: state must be of the layers {list(self._layers)} "
                 f"(got {list(state)})"
             )
-        self._gradients = {name: list(state.get(name, ())) for name in self._layers}
+        self._gradients = {
+            name: list(state[name].to(layer.module.weight.device)) if name in state else []
+            for name, layer in self._layers.items()
+        }
 
 
 def _in_backward() -> bool:

@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kronext.datasets.npz import open_npz
+
 
 @dataclass(frozen=True)
 class Digits:
@@ -94,9 +96,7 @@ def load_mnist(path: str | Path) -> Digits:
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
-    import numpy as np
-
-    with np.load(path) as file:
+    with open_npz("load_mnist", path) as file:
         missing = {"x_train", "y_train", "x_test", "y_test"} - set(file.files)
         if missing:
             raise ValueError(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import lzma
 import os
 import pickle
 import tarfile
@@ -17,6 +19,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from kronext.datasets.npz import open_npz
+
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".webp"}
 
 Encoded: TypeAlias = "bytes | Path"
@@ -28,9 +32,14 @@ class Images(ABC):
     Attributes:
         name: of the data set.
         labels: `(N,)`, int64, from 0.
+
+    Raises:
+        ValueError: there are none.
     """
 
     def __init__(self, name: str, labels: Tensor) -> None:
+        if len(labels) == 0:
+            raise ValueError(f"{name}: there must be images (got images=0)")
         self.name = name
         self.labels = labels
 
@@ -92,8 +101,14 @@ class EncodedImages(Images):
         import numpy as np
         from PIL import Image, ImageOps
 
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-            square = image.convert("RGB")
+        try:
+            with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+                square = image.convert("RGB")
+        except (OSError, SyntaxError) as error:  # by the latter Pillow means that of a PNG
+            what = f"one of {len(file)} bytes" if isinstance(file, bytes) else file
+            raise ValueError(
+                f"{self.name}: each image must be whole (got {what}: {error})"
+            ) from error
         if square.size != (self._size, self._size):
             square = ImageOps.fit(square, (self._size, self._size), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.array(square)).permute(2, 0, 1)
@@ -138,8 +153,6 @@ def load_cifar5m(folder: str | Path) -> Images:
         FileNotFoundError: there is no part.
         ValueError: a part is not what its name says.
     """
-    import numpy as np
-
     parts = sorted(Path(folder).glob("cifar5m_part*.npz"))
     if not parts:
         raise FileNotFoundError(
@@ -147,7 +160,7 @@ def load_cifar5m(folder: str | Path) -> Images:
         )
     arrays, labels = [], []
     for path in parts:
-        with np.load(path) as part:
+        with open_npz("load_cifar5m", path) as part:
             if {"X", "Y"} - set(part.files) or part["X"].shape[1:] != (32, 32, 3):
                 raise ValueError(
                     f"load_cifar5m: {path.name} must hold X (N, 32, 32, 3) and Y "
@@ -170,7 +183,7 @@ def load_image_files(path: str | Path, *, size: int, name: str | None = None) ->
     Raises:
         ImportError: Pillow is not installed.
         FileNotFoundError: the path does not exist.
-        ValueError: there are no images.
+        ValueError: there are no images, or the archive is not whole.
     """
     try:
         import PIL  # noqa: F401
@@ -212,10 +225,21 @@ def _in_archive(archive: Path) -> Iterator[tuple[str, str, Encoded]]:
                     file = tar.extractfile(member)
                     assert file is not None
                     yield path.parent.name, path.name, file.read()
-    except tarfile.ReadError as error:
+            _check_end(tar)
+    except (tarfile.ReadError, EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
         raise ValueError(
-            f"load_image_files: path must be a folder or a tar archive (got path={archive})"
+            "load_image_files: path must be a folder or a tar archive, which must be whole "
+            f"(got path={archive})"
         ) from error
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """An archive ends with two blocks of zeros; tarfile ends at whatever is no header, too."""
+    assert tar.fileobj is not None
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("it breaks off")
+    while tar.fileobj.read(1 << 20):  # where it is compressed a checksum comes last
+        pass
 
 
 _ARRAY_PARTS = {("numpy", part) for part in ("_frombuffer", "_reconstruct", "dtype", "ndarray")}

@@ -53,7 +53,7 @@ def reproduce(
             scikit-learn, with the preset "quick" only.
         panels: which columns of the figures; None for all.
         seed: of everything random.
-        device: of the models and measurements.
+        device: of the models and measurements, "cpu" or "cuda".
 
     Returns:
         The results by the names of the experiments.
@@ -63,6 +63,7 @@ def reproduce(
             another configuration in the folder.
         FileNotFoundError: a data set is not where it is expected.
     """
+    where = _device(device)
     wanted = {name: _panels(name, panels) for name in names}
     if preset not in PRESETS:
         raise ValueError(f"reproduce: preset must be one of {list(PRESETS)} (got {preset!r})")
@@ -71,11 +72,10 @@ def reproduce(
         for name, chosen in wanted.items()
         for experiment in FIGURES[name].experiments(chosen)
     )
-    _check_device(device)
     loaders = {experiment: _loader(experiment, preset, data) for experiment in experiments}
     # All data are read and all files compared before the first step.
     runs = [
-        Run(experiment, preset, load(), output, seed=seed, device=device)
+        Run(experiment, preset, load(), output, seed=seed, device=where)
         for experiment, load in loaders.items()
     ]
     console = Console()
@@ -87,13 +87,18 @@ def reproduce(
     return results
 
 
-def _check_device(device: torch.device | str) -> None:
+def _device(device: torch.device | str) -> torch.device:
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"reproduce: device must be present (got device={device}: {str(error).splitlines()[0]})"
-        ) from None
+        found = torch.device(device)
+        known = found.type in ("cpu", "cuda")
+    except RuntimeError:
+        known = False
+    if not known:
+        raise ValueError(f"reproduce: device must be cpu or cuda (got device={device})")
+    count = torch.cuda.device_count()
+    if found.type == "cuda" and not 0 <= (found.index or 0) < count:
+        raise ValueError(f"reproduce: device must be present (got device={device}, {count} GPUs)")
+    return found
 
 
 def _panels(name: str, panels: Sequence[str] | None) -> list[str]:

@@ -32,12 +32,10 @@ class RunningAdagrad:
         if settings.probes:
             for name, layer in self._layers.items():
                 weight = layer.module.weight
-                # Drawn on the CPU: a run may go on on another device.
+                # On the CPU, so that a run that goes on elsewhere has the probes of its images.
                 generator = seeded(seed, f"probes of {name}", 0)
-                probes = torch.empty(
-                    (settings.probes, *layer.shape), dtype=weight.dtype, device="cpu"
-                )
-                probes.normal_(generator=generator)
+                shape = (settings.probes, *layer.shape)
+                probes = torch.randn(shape, generator=generator, dtype=weight.dtype, device="cpu")
                 self._probes[name] = probes.to(weight.device)
                 self._images[name] = torch.zeros_like(self._probes[name])
 
@@ -67,11 +65,7 @@ class RunningAdagrad:
         return {"kept": self._kept.state_dict(), "images": self._images}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from there, whichever device the state is on."""
-
-        def here(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            weights = {name: self._layers[name].module.weight for name in tensors}
-            return {name: tensor.to(weights[name].device) for name, tensor in tensors.items()}
-
-        self._kept.load_state_dict(here(state["kept"]))
-        self._images = here(state["images"])
+        """Goes on from there, on the device of the model."""
+        self._kept.load_state_dict(state["kept"])
+        for name, images in self._images.items():
+            images.copy_(state["images"][name])

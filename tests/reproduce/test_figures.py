@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,14 @@ def test_every_similarity_is_a_cosine_and_the_optimum_is_the_largest(output, nam
                 assert min(values["left"], values["right"]) >= values["shampoo2"] - rounding
 
 
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_published_results_are_of_the_preset_as_it_is(name):
+    found = result(Path(__file__).parents[2] / "docs" / "figures" / "paper", name)
+    assert found["complete"]
+    settings = asdict(PRESETS[found["preset"]][name])
+    assert found["settings"] == json.loads(json.dumps(settings))
+
+
 def test_curves_of_the_figures_are_measured(output):
     for figure in FIGURES.values():
         for experiment, layer in figure.panels.values():
@@ -114,9 +123,10 @@ def test_panels_choose_the_runs(tmp_path):
         (["fig1", "--panels", "vit"], "panels of fig1 must be among mnist, resnet, convnext"),
         (["fig1", "--preset", "quick", "--device", "cuda:9"], "device must be present"),
         (
-            ["fig1", "--preset", "quick", "--device", "gpu"],
-            "device must be present (got device=gpu",
+            ["fig5", "--preset", "quick", "--device", "gpu"],
+            "reproduce: device must be cpu or cuda (got device=gpu)",
         ),
+        (["fig5", "--preset", "quick", "--device", "mps"], "must be cpu or cuda (got device=mps)"),
     ],
 )
 def test_mistakes_are_explained_before_anything_is_done(tmp_path, capsys, arguments, message):
@@ -127,6 +137,16 @@ def test_mistakes_are_explained_before_anything_is_done(tmp_path, capsys, argume
     assert main(["reproduce", *arguments, "--output", str(output)]) == 2
     assert message in capsys.readouterr().out
     assert not output.exists()
+
+
+def test_a_gpu_beyond_the_last_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    # torch takes the number for one of eight bits.
+    for device in ("cuda:2", "cuda:200"):
+        with pytest.raises(ValueError, match=rf"must be present \(got device={device}, 2 GPUs\)"):
+            kronext.reproduce.reproduce(["fig5"], tmp_path, preset="quick", device=device)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("arguments", [[], ["fig6"], ["fig1", "--preset", "tiny"]])

@@ -82,6 +82,9 @@ def test_cifar5m_parts(tmp_path):
     np.savez(tmp_path / "cifar5m_part1.npz", X=X[:, :16], Y=np.arange(6))
     with pytest.raises(ValueError, match=r"must hold X \(N, 32, 32, 3\) and Y"):
         datasets.load_cifar5m(tmp_path)
+    (tmp_path / "cifar5m_part1.npz").write_bytes((tmp_path / "cifar5m_part0.npz").read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"cifar5m_part1.npz must be a whole .npz file"):
+        datasets.load_cifar5m(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"must hold cifar5m_part0\.npz"):
         datasets.load_cifar5m(tmp_path / "nothing")
 
@@ -105,6 +108,45 @@ def test_folders_and_archives_of_image_files(tmp_path, suffix):
     torch.testing.assert_close(pixels, expected.expand_as(pixels))
 
 
+def break_off(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def flip_bits(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return (
+        data[:middle] + bytes(255 - byte for byte in data[middle : middle + 9]) + data[middle + 9 :]
+    )
+
+
+@pytest.mark.parametrize("damage", [break_off, flip_bits])
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
+def test_a_damaged_archive_is_not_read_as_a_smaller_one(tmp_path, mode, damage):
+    write_folders(tmp_path / "animals")
+    path = tmp_path / "animals.tar"
+    with tarfile.open(path, mode) as tar:
+        # The archive breaks off, or goes on with what is no header, just after an image.
+        image = next((tmp_path / "animals").glob("*/*/*"))
+        for number in range(10):
+            tar.add(image, f"a/{number}{image.suffix}")
+        blocks = tar.offset
+    data = path.read_bytes()
+    path.write_bytes(damage(data[:blocks] if mode == "w" else data))
+    with pytest.raises(ValueError, match=r"tar archive, which must be whole \(got path=.*\.tar\)"):
+        datasets.load_image_files(path, size=16)
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+def test_an_image_that_is_not_whole_is_named(tmp_path, kind):
+    path = tmp_path / "animals" / "cat" / f"1.{kind}"
+    path.parent.mkdir(parents=True)
+    Image.effect_noise((40, 40), 50).convert("RGB").save(path)
+    path.write_bytes(path.read_bytes()[:700])
+    images = datasets.load_image_files(tmp_path / "animals", size=16)
+    with pytest.raises(ValueError, match=rf"animals: each image must be whole \(got .*1\.{kind}: "):
+        images.pixels(torch.tensor([0]))
+
+
 def test_classes_without_a_train_folder_and_nothing_at_all(tmp_path):
     write_image(tmp_path / "flat" / "a" / "1.png", (16, 16), RED)
     assert len(datasets.load_image_files(tmp_path / "flat", size=16)) == 1
@@ -120,6 +162,11 @@ def test_classes_without_a_train_folder_and_nothing_at_all(tmp_path):
 def test_every_image_has_a_label():
     with pytest.raises(ValueError, match=r"images=3, labels=2"):
         datasets.ArrayImages("test", torch.zeros(3, 4), torch.zeros(2))
+
+
+def test_data_without_images_are_refused():
+    with pytest.raises(ValueError, match=r"test: there must be images \(got images=0\)"):
+        datasets.ArrayImages("test", torch.zeros(0, 4), torch.zeros(0))
 
 
 def test_the_checksum_tells_data_apart():

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from kronext.curvature import StepGradients
 from kronext.reproduce import sources
-from kronext.reproduce.adagrad import RunningAdagrad
 from kronext.reproduce.experiments import EXPERIMENTS, PRESETS
 from kronext.reproduce.runs import Run
-from kronext.reproduce.store import Store
+
+HERE = Path(__file__).parent
 
 
 def quick_run(name, folder, *, seed=0):
@@ -71,6 +75,28 @@ def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path, monkeypatch, name
     assert not (folder / f"{name}.state").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("resnet", {"measurements": 3}),
+        ("vit", {"measurements": 3, "probes": 4, "keep_every": 2}),
+    ],
+)
+def test_a_run_goes_on_on_another_device(tmp_path, name, changes):
+    """Its probes are those of before, and what was kept moves there."""
+    command = [sys.executable, HERE / "change_device.py", name, json.dumps(changes), tmp_path]
+    paths = os.pathsep.join(map(str, (HERE.parents[1], HERE.parent)))
+    run = subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True)
+    assert run.returncode == 0, run.stderr.decode()
+    whole, *changed = json.loads(run.stdout)
+    for measurements in changed:
+        for there, here in zip(measurements, whole, strict=True):
+            assert there["loss"] == pytest.approx(here["loss"], rel=1e-5)
+            for layer, values in here["layers"].items():
+                expected = pytest.approx(values["adagrad"], abs=1e-5)
+                assert there["layers"][layer]["adagrad"] == expected
+
+
 def test_a_complete_run_is_not_made_again(tmp_path):
     first = quick_run("vit", tmp_path)()
     steps = Interrupter()
@@ -90,34 +116,27 @@ def test_results_of_another_run_are_not_overwritten(tmp_path):
     assert (tmp_path / "resnet.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("is_removed", [True, False])
-def test_a_state_without_results_is_that_of_the_same_run_or_none(tmp_path, is_removed):
-    """Removed as the error message says, or never written: the state is the first of the two."""
-    name, whole = "resnet", quick_run("resnet", tmp_path / "whole", seed=1)()
+def test_nothing_of_a_run_whose_results_are_removed_goes_into_another(tmp_path):
+    whole = quick_run("vit", tmp_path / "whole", seed=1)()
     folder = tmp_path / "parts"
     with pytest.raises(KeyboardInterrupt):
-        quick_run(name, folder, seed=0 if is_removed else 1)(Interrupter(2))
-    (folder / f"{name}.json").unlink()
+        quick_run("vit", folder)(Interrupter(1))
+    with pytest.raises(ValueError, match="or be removed"):
+        quick_run("vit", folder, seed=1)
+    (folder / "vit.json").unlink()
     steps = Interrupter()
-    assert without_times(quick_run(name, folder, seed=1)(steps)) == without_times(whole)
-    assert (steps.steps[0] == 1) == is_removed
+    assert without_times(quick_run("vit", folder, seed=1)(steps)) == without_times(whole)
+    assert steps.steps == [1, 2, 3, 4]
+    assert [path.name for path in folder.iterdir()] == ["vit.json"]
 
 
-def test_a_run_goes_on_on_another_device(tmp_path):
-    """Its state comes back on the CPU, and each part moves to where its layer is."""
-    store = Store(tmp_path, "run", {})
-    store.save({}, {"numbers": torch.zeros(2, device="meta")} | {"kept": torch.ones(2)})
-    state = store.state()
-    assert state is not None
-    assert state["kept"].device.type == "cpu"
-    model = torch.nn.Sequential(torch.nn.Linear(3, 2, device="meta"))
-    settings = replace(PRESETS["quick"]["vit"], probes=4)
-    running = RunningAdagrad(model, ["0"], settings, 0)
-    running.load_state_dict(
-        {"kept": {"0": torch.zeros(1, 2, 3)}, "images": {"0": torch.ones(4, 2, 3)}}
-    )
-    state = running.state_dict()
-    assert {state["images"]["0"].device.type, state["kept"]["0"].device.type} == {"meta"}
+def test_files_are_compared_before_a_step_is_made(tmp_path):
+    for seed in (0, 1):
+        with pytest.raises(KeyboardInterrupt):
+            quick_run("vit", tmp_path / str(seed), seed=seed)(Interrupter(1))
+    (tmp_path / "0" / "vit.state").replace(tmp_path / "1" / "vit.state")
+    with pytest.raises(ValueError, match=r"vit.state must be of the same run.*seed=0 there.*1 h"):
+        quick_run("vit", tmp_path / "1", seed=1)
 
 
 def test_the_seed_decides(tmp_path):
