@@ -68,11 +68,15 @@ void pack(const OuterSide& side, int64_t step, void* shared) {
 
 template <class T, class C>
 void run_strip(const OuterSide& side, const Strip& strip, const T* panels, T* tiles) {
-  const int64_t dim = side.x.rows, stride = stride_of<T>(side);
-  multiply_strip(panels + strip.row * stride, panels + strip.first_column * stride, stride,
-                 side.x.columns, strip.last_column - strip.first_column,
-                 panel_extent<T>(dim, strip.row), panel_extent<T>(dim, strip.last_column - 1),
+  const int64_t dim = side.x.rows, depth = side.x.columns, stride = stride_of<T>(side);
+  const T* row = panels + strip.row * stride;
+  const bool to_diagonal = strip.last_column == strip.row + 1;
+  const int64_t squares = strip.last_column - strip.first_column - to_diagonal;
+  const int rows = panel_extent<T>(dim, strip.row);
+  // Columns before the diagonal are whole panels.
+  multiply_strip(row, panels + strip.first_column * stride, stride, depth, squares, rows, kPanel<T>,
                  false, tiles);
+  if (to_diagonal) multiply_diagonal_tile(row, depth, rows, tiles + squares * kTileSize<T>);
   const SymmetricTile<T, C> writer{T(side.decay), T(side.weight)};
   for (int64_t column = strip.first_column; column < strip.last_column; ++column) {
     writer.write(tiles + (column - strip.first_column) * kTileSize<T>,
@@ -89,6 +93,12 @@ void run(const OuterSide& side, int64_t step, const void* shared, void* scratch)
   });
 }
 
+int operands(const OuterSide& side, Operand* operands) {
+  operands[0] = {side.x, false};
+  operands[1] = {side.factor, true};
+  return 2;
+}
+
 }  // namespace
 
 extern const JobKernel<OuterSide> kOuter{
@@ -99,6 +109,7 @@ extern const JobKernel<OuterSide> kOuter{
     .steps = steps,
     .pack = pack,
     .run = run,
+    .operands = operands,
 };
 
 }  // namespace kronext::cpu::KRONEXT_CPU

@@ -103,6 +103,21 @@ void multiply_strip(const T* left, const T* right, int64_t stride, int64_t depth
                     tiles);
 }
 
+// The lower triangle of a tile on the diagonal of X XT, by the same sums as any other; the rest of
+// the tile is left as it is where that saves work.
+template <class T>
+void multiply_diagonal_tile(const T* panel, int64_t depth, int rows, T* tile) {
+  const int64_t chunks = maximum<int64_t>(1, ceil_divide(depth, kChunk<T>));
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+    const int64_t begin = chunk * depth / chunks, end = (chunk + 1) * depth / chunks;
+    const T* piece = panel + begin * kPanel<T>;
+    for (int r = 0; r < rows; r += kRows) {
+      multiply_tile(piece + r, piece, end - begin, kRows, r + kRows, chunk > 0,
+                    tile + r * kPanel<T>);
+    }
+  }
+}
+
 // Rows (or columns) of panel `index` of a side with `extent` of them.
 template <class T>
 KRONEXT_INLINE int panel_extent(int64_t extent, int64_t index) {
