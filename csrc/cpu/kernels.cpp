@@ -6,6 +6,7 @@
 #include "csrc/cpu/power_iteration.h"
 #include "csrc/cpu/precondition.h"
 #include "csrc/cpu/similarity.h"
+#include "csrc/cpu/single_eigh.h"
 #include "csrc/cpu/warm_start.h"
 
 namespace kronext::cpu::KRONEXT_CPU {
@@ -14,6 +15,9 @@ extern const Kernels kKernels{
     .eigh_mixed = kEighMixed,
     .eigh_float = kEighFloat,
     .eigh_double = kEighDouble,
+    .single_eigh_mixed = kSingleEighMixed,
+    .single_eigh_float = kSingleEighFloat,
+    .single_eigh_double = kSingleEighDouble,
     .squared_norm = squared_norm,
     .outer = kOuter,
     .power_iteration = kPowerIteration,

@@ -8,6 +8,7 @@
 #include "csrc/core/power_iteration.h"
 #include "csrc/core/precondition.h"
 #include "csrc/core/similarity.h"
+#include "csrc/core/single_eigh.h"
 #include "csrc/core/warm_start.h"
 
 namespace kronext::cpu {
@@ -16,6 +17,9 @@ struct Kernels {
   const EighKernel<float>& eigh_mixed;
   const EighKernel<float>& eigh_float;
   const EighKernel<double>& eigh_double;
+  const SingleEighKernel<float>& single_eigh_mixed;
+  const SingleEighKernel<float>& single_eigh_float;
+  const SingleEighKernel<double>& single_eigh_double;
   SquaredNorm squared_norm;
   const JobKernel<OuterSide>& outer;
   const PowerIterationKernel& power_iteration;

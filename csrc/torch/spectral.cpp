@@ -1,13 +1,8 @@
 #include "csrc/torch/spectral.h"
 
 #include <algorithm>
-#include <array>
-#include <cmath>
 #include <functional>
-#include <limits>
-#include <string>
 
-#include "csrc/core/outer.h"
 #include "csrc/cpu/kernels.h"
 #include "csrc/torch/parallel.h"
 #include "csrc/torch/warm_start.h"
@@ -15,41 +10,36 @@
 namespace kronext {
 namespace {
 
-using torch::headeronly::ScalarType;
-
-template <class T>
-constexpr ScalarType kScalarType = sizeof(T) == 8 ? ScalarType::Double : ScalarType::Float;
-template <class T>
-constexpr Dtype kDtype = sizeof(T) == 8 ? Dtype::kFloat64 : Dtype::kFloat32;
-
-// Whether `count` matrices of size n go through the vector lanes together or take one LAPACK call
-// each, in float64, or `plain`: in float32. Measured (docs/numerics.md): every further matrix in
-// the same call makes lanes cheaper; one alone costs as much as by LAPACK in float64 up to 128, in
-// float32 up to 32.
+// Whether matrices of size n, of which a thread has `count` to solve, go through the vector lanes
+// together or one by one, in float32 lanes if `plain`. Measured (docs/numerics.md): every further
+// matrix in the same call makes lanes cheaper, and up to 32 rows they are cheaper for one.
 bool prefers_lanes(int64_t n, int64_t count, bool plain) {
-  if (plain)
-    return n <= 32 || (n <= 128 ? count >= 2 : n <= 256 ? count >= 3 : n <= 512 && count >= 8);
-  if (n <= 128) return true;
-  return n <= 256 ? count >= 2 : n <= 512 && count >= 4;
+  if (n <= 32) return true;
+  if (n <= 128) return count >= (plain ? 3 : 2);
+  return n <= 256 && count >= 6;
 }
 
 // Whether a root alone is first tried from its basis, the matrices of a size one after the other.
-// That takes 4 to 7 n^3 multiply-adds of well-fed products: less than LAPACK or half-empty lanes
-// take, more than full lanes do. The bound that makes it safe needs root >= 1.
+// That takes 4 to 7 n^3 multiply-adds of well-fed products. The bound that makes it safe needs root
+// >= 1.
 bool prefers_basis(int64_t n, int64_t count, const std::optional<Damping>& damping) {
   return damping && damping->root >= 1 && n >= 96 && (n > 512 || count <= 3);
 }
 
 // Matrices for each call of the lanes kernel: all threads get some, in multiples of a quarter of a
 // full group, below which a call hardly gets cheaper.
-int64_t lane_step(int64_t group, int64_t count) {
-  const int64_t threads = int64_t(torch::stable::get_num_threads());
-  const int64_t quarter = std::max<int64_t>(1, group / 4), share = (count + threads - 1) / threads;
+int64_t lane_step(int64_t group, int64_t share) {
+  const int64_t quarter = std::max<int64_t>(1, group / 4);
   return std::min(group, (share + quarter - 1) / quarter * quarter);
 }
 
+// From this size on threads gain by sharing one matrix.
+constexpr int64_t kShareable = 512;
+
+double work_of(int64_t n) { return 10.0 * double(n) * double(n) * double(n); }
+
 template <class T>
-const EighKernel<T>& eigh_kernel(Precision precision) {
+const EighKernel<T>& lanes_kernel(Precision precision) {
   if constexpr (sizeof(T) == 8) {
     return cpu::kernels().eigh_double;
   } else {
@@ -58,10 +48,21 @@ const EighKernel<T>& eigh_kernel(Precision precision) {
 }
 
 template <class T>
+const SingleEighKernel<T>& single_kernel(Precision precision) {
+  if constexpr (sizeof(T) == 8) {
+    return cpu::kernels().single_eigh_double;
+  } else {
+    return precision == Precision::kMixed ? cpu::kernels().single_eigh_mixed
+                                          : cpu::kernels().single_eigh_float;
+  }
+}
+
+template <class T>
 struct Solver {
   const Request& request;
   int32_t* info;
-  const EighKernel<T>& kernel = eigh_kernel<T>(request.precision);
+  const EighKernel<T>& lanes = lanes_kernel<T>(request.precision);
+  const SingleEighKernel<T>& single = single_kernel<T>(request.precision);
 
   bool plain() const {
     return sizeof(T) == sizeof(float) && request.precision == Precision::kFloat32;
@@ -73,8 +74,7 @@ struct Solver {
     return result;
   }
 
-  // ---- one matrix from its basis ---------------------------------------------------------------
-
+  // One matrix from its basis.
   bool solve_from_basis(const SpectralProblem& p) const {
     if constexpr (sizeof(T) == sizeof(float)) {
       if (!p.basis || p.values || p.vectors ||
@@ -89,8 +89,7 @@ struct Solver {
     return false;
   }
 
-  // ---- many matrices of one size in lanes ------------------------------------------------------
-
+  // Many matrices of one size in lanes.
   void solve_in_lanes(const SpectralProblem* first, int64_t count, char* workspace) const {
     std::vector<const T*> matrices(count);
     std::vector<T*> values(count), vectors(count), roots(count);
@@ -102,104 +101,33 @@ struct Solver {
       vectors[i] = static_cast<T*>(first[i].vectors);
       roots[i] = static_cast<T*>(first[i].root);
     }
-    kernel.run({first->n, count, matrices.data(), first->n, first->values ? values.data() : nullptr,
-                first->vectors ? vectors.data() : nullptr, first->root ? roots.data() : nullptr,
-                &sized, status.data(), request.keep_failed},
-               workspace);
+    lanes.run({first->n, count, matrices.data(), first->n, first->values ? values.data() : nullptr,
+               first->vectors ? vectors.data() : nullptr, first->root ? roots.data() : nullptr,
+               &sized, status.data(), request.keep_failed},
+              workspace);
     for (int64_t i = 0; i < count; ++i) {
-      if (status[i] == kNotConverged) {
-        solve_with_lapack(first[i]);
-      } else {
-        info[first[i].info] = status[i];
-      }
+      info[first[i].info] = status[i];
+      // Another method may converge.
+      if (status[i] == kNotConverged) solve_by_team(first[i], 1);
     }
   }
 
-  // ---- one matrix by LAPACK, in float64 unless less is asked for -------------------------------
-
-  void solve_with_lapack(const SpectralProblem& p) const {
-    info[p.info] = plain() ? try_lapack<float>(p) : try_lapack<double>(p);
-    if (info[p.info] != kDone) write_identity(p);
-  }
-
-  template <class W>
-  Info try_lapack(const SpectralProblem& p) const {
-    const int64_t n = p.n;
-    const T* a = static_cast<const T*>(p.matrix);
-    for (int64_t i = 0; i < n; ++i) {
-      for (int64_t j = 0; j <= i; ++j) {
-        if (!std::isfinite(a[i * n + j])) return kNonFinite;
-      }
-    }
-    const Tensor wide = empty_on_cpu({n, n}, kScalarType<W>);
-    W* out = static_cast<W*>(wide.data_ptr());
-    for (int64_t i = 0; i < n * n; ++i) out[i] = W(a[i]);
-    std::array<StableIValue, 2> stack{torch::stable::detail::from(wide),
-                                      torch::stable::detail::from(std::string("L"))};
-    if (torch_call_dispatcher("aten::linalg_eigh", "", stack.data(), TORCH_ABI_VERSION) != 0) {
-      return kNotConverged;
-    }
-    const Tensor values = torch::stable::detail::to<Tensor>(stack[0]);
-    const Tensor vectors = torch::stable::detail::to<Tensor>(stack[1]);
-    const W* found = static_cast<const W*>(values.data_ptr());
-    const std::vector<double> lambda(found, found + n);
-    if (!representable(lambda, p)) return kNotConverged;
-    write_spectrum<W>(p, lambda, vectors);
-    return kDone;
-  }
-
-  // Whether eigenvalues and root fit the type, told before anything is written.
-  bool representable(const std::vector<double>& lambda, const SpectralProblem& p) const {
-    const double most = double(std::numeric_limits<T>::max());
+  // One matrix by the threads of a team.
+  void solve_single(const SpectralProblem& p, const Team& team, char* workspace) const {
     const Damping sized = damping_of_size(p.n);
-    for (int64_t k = 0; k < p.n; ++k) {
-      if (p.values && !(std::abs(lambda[k]) <= most)) return false;
-      if (p.root && !(damped_inverse_root(lambda[k], lambda[p.n - 1], sized) <= most)) return false;
-    }
-    return std::isfinite(lambda[p.n - 1]);
+    info[p.info] = single.run(
+        {p.n, static_cast<const T*>(p.matrix), p.n, static_cast<T*>(p.values),
+         static_cast<T*>(p.vectors), static_cast<T*>(p.root), &sized, request.keep_failed},
+        team, workspace);
   }
 
-  template <class W>
-  void write_spectrum(const SpectralProblem& p, const std::vector<double>& values,
-                      const Tensor& vectors) const {
-    const int64_t n = p.n, row_stride = vectors.stride(0), column_stride = vectors.stride(1);
-    const W* v = static_cast<const W*>(vectors.data_ptr());
-    for (int64_t k = 0; p.values && k < n; ++k) static_cast<T*>(p.values)[k] = T(values[k]);
-    if (p.vectors)
-      scale_columns(v, row_stride, column_stride, n, nullptr, static_cast<T*>(p.vectors));
-    if (!p.root) return;
-    const Damping sized = damping_of_size(n);
-    std::vector<double> half(n);  // X = (V h)(V h)T with h = sqrt(f): symmetric bit for bit
-    for (int64_t k = 0; k < n; ++k) {
-      half[k] = std::sqrt(damped_inverse_root(values[k], values[n - 1], sized));
-    }
-    const Workspace scaled(n * n * int64_t(sizeof(T)));
-    T* x = reinterpret_cast<T*>(scaled.at(0));
-    scale_columns(v, row_stride, column_stride, n, half.data(), x);
-    std::vector<OuterSide> side{
-        {{x, kDtype<T>, n, n, n, 1}, {p.root, kDtype<T>, n, n, n, 1}, 0, 1}};
-    run_jobs(cpu::kernels().outer, side);
-  }
-
-  template <class W>
-  static void scale_columns(const W* v, int64_t row_stride, int64_t column_stride, int64_t n,
-                            const double* scale, T* out) {
-    for (int64_t i = 0; i < n; ++i) {
-      for (int64_t k = 0; k < n; ++k) {
-        const W x = v[i * row_stride + k * column_stride];
-        out[i * n + k] = T(scale ? double(x) * scale[k] : double(x));
-      }
-    }
-  }
-
-  void write_identity(const SpectralProblem& p) const {
-    const auto identity = [n = p.n](void* memory) {
-      T* out = static_cast<T*>(memory);
-      for (int64_t i = 0; i < n * n; ++i) out[i] = T(i / n == i % n);
+  void solve_by_team(const SpectralProblem& p, int64_t workers) const {
+    const Workspace space(single.workspace_bytes(p.n, workers));
+    const auto run = [](const void* threads, int64_t count, Team::Task task, const void* tasks) {
+      run_tasks(count, *static_cast<const int64_t*>(threads),
+                [&](int64_t index, int64_t worker) { task(tasks, index, worker); });
     };
-    for (int64_t k = 0; p.values && k < p.n; ++k) static_cast<T*>(p.values)[k] = T(1);
-    if (p.vectors) identity(p.vectors);
-    if (p.root && !request.keep_failed) identity(p.root);
+    solve_single(p, {workers, run, &workers}, space.at(0));
   }
 };
 
@@ -233,6 +161,22 @@ void solve_from_bases(const Solver<T>& solver, std::vector<SpectralProblem>& pro
   problems.swap(rest);
 }
 
+// All threads at once solve those that would keep the others waiting; returns how many, the first.
+template <class T>
+int64_t solve_together(const Solver<T>& solver, const std::vector<SpectralProblem>& problems) {
+  const int64_t threads = int64_t(torch::stable::get_num_threads());
+  double rest = 0;
+  for (const SpectralProblem& p : problems) rest += work_of(p.n);
+  size_t done = 0;
+  for (; threads > 1 && done < problems.size(); ++done) {
+    const SpectralProblem& p = problems[done];
+    if (p.n < kShareable || work_of(p.n) * 2 * double(threads) <= rest) break;
+    solver.solve_by_team(p, threads);
+    rest -= work_of(p.n);
+  }
+  return int64_t(done);
+}
+
 }  // namespace
 
 template <class T>
@@ -242,6 +186,8 @@ void solve_spectral(std::vector<SpectralProblem>& problems, const Request& reque
     std::ranges::stable_sort(problems, std::greater{}, &SpectralProblem::n);
   }
   solve_from_bases(solver, problems);
+  problems.erase(problems.begin(), problems.begin() + solve_together(solver, problems));
+  const int64_t threads = int64_t(torch::stable::get_num_threads());
   std::vector<Task> tasks;
   int64_t workspace_bytes = 0;
   double work = 0;
@@ -251,24 +197,25 @@ void solve_spectral(std::vector<SpectralProblem>& problems, const Request& reque
       for (int64_t i = begin; i < end; ++i) info[problems[i].info] = kDone;
       return;
     }
-    const bool lanes = prefers_lanes(n, end - begin, solver.plain());
-    const int64_t step = lanes ? lane_step(solver.kernel.group_size, end - begin) : 1;
+    const int64_t share = (end - begin + threads - 1) / threads;
+    const bool lanes = prefers_lanes(n, share, solver.plain());
+    const int64_t step = lanes ? lane_step(solver.lanes.group_size, share) : 1;
     for (int64_t i = begin; i < end; i += step)
       tasks.push_back({i, std::min(step, end - i), lanes});
-    if (lanes) {
-      workspace_bytes =
-          std::max(workspace_bytes, aligned(int64_t(solver.kernel.workspace_bytes(n))));
-    }
-    work += 10.0 * double(n) * double(n) * double(n) * double(end - begin);
+    const int64_t bytes =
+        lanes ? int64_t(solver.lanes.workspace_bytes(n)) : solver.single.workspace_bytes(n, 1);
+    workspace_bytes = std::max(workspace_bytes, aligned(bytes));
+    work += work_of(n) * double(end - begin);
   });
   const int64_t workers = worker_count(int64_t(tasks.size()), work);
   const Workspace space(workers * workspace_bytes);
   run_tasks(int64_t(tasks.size()), workers, [&](int64_t index, int64_t worker) {
     const Task& task = tasks[index];
+    char* workspace = space.at(worker * workspace_bytes);
     if (task.lanes) {
-      solver.solve_in_lanes(&problems[task.first], task.count, space.at(worker * workspace_bytes));
+      solver.solve_in_lanes(&problems[task.first], task.count, workspace);
     } else {
-      solver.solve_with_lapack(problems[task.first]);
+      solver.solve_single(problems[task.first], {1, nullptr, nullptr}, workspace);
     }
   });
 }
