@@ -1,0 +1,362 @@
+// Householder tridiagonalisation of one symmetric matrix: A = Q T QT, Q = H_{n-1} ... H_2.
+//
+// Vectors run along the rows of the matrix. As in eigh_tridiagonal.h, step k, from the last row up,
+// reflects the first k entries of row k onto entry k - 1:
+//   H_k = I - tau_k v_k v_kT,   A <- H_k A H_k = A - v wT - w vT,
+//   w = tau (p - (tau / 2) (pT v) v),   p = A v.
+// Updates are held back while a panel of rows is reduced (LAPACK's dlatrd): a row is brought up to
+// date when its turn comes, p is taken with the old matrix and corrected, p <- p - V (WT v) -
+// W (VT v), and after the panel A <- A - V WT - W VT is one product of 2/3 n^3 operations in all.
+// The other 2/3 n^3, the products A v, read the whole triangle for each row: they bound the time of
+// matrices that no cache holds.
+#pragma once
+
+#include "csrc/core/team.h"
+#include "csrc/cpu/arena.h"
+#include "csrc/cpu/eigh_lanes.h"
+#include "csrc/cpu/product.h"
+
+namespace kronext::cpu::KRONEXT_CPU {
+
+// Rows of matrices and reflectors are padded to a multiple of it.
+constexpr int64_t kRowBlock = 32;
+
+// Values between two rows: an odd number of cache lines, so that rows fall into different sets.
+template <class D>
+constexpr int64_t row_pitch(int64_t n) {
+  return round_up(n, kRowBlock) + 64 / int64_t(sizeof(D));
+}
+
+// A symmetric matrix on its way to T.
+//
+// Only the lower triangle counts, with one exception: blocks of kPanel<D> x kPanel<D> on the
+// diagonal are kept whole, so that a product with them needs no masks.
+template <class D>
+struct Reduction {
+  static constexpr int64_t matrix_size(int64_t n) {
+    return round_up(n, kRowBlock) * row_pitch<D>(n);
+  }
+
+  D* row(int64_t k) const { return matrix + k * row_pitch<D>(n); }
+
+  int64_t n;
+  D* matrix;    // becomes the reflectors: row k is v_k, with zeros up to a multiple of kRowBlock
+  D* diagonal;  // n
+  D* off_diagonal;  // n; entry i couples i and i + 1, the last one is 0
+  D* tau;           // n; 0 for k < 2, whose rows are empty
+};
+
+template <class D>
+struct MatrixScale {
+  D scale;      // a power of two: matrix = scale * copy
+  bool finite;  // if not, there is no copy
+};
+
+// The lower triangle of a matrix into `to`, divided by the power of two that brings its largest
+// entry to [1, 2) (or as near as D can), so that squares neither overflow nor vanish.
+template <class D, class T>
+MatrixScale<D> copy_scaled(const T* matrix, int64_t row_stride, const Reduction<D>& to) {
+  constexpr int kL = kLanes<T>, kBias = FloatFormat<D>::kBias;
+  const int64_t n = to.n;
+  Mask<T> bits{};  // their order is that of the magnitudes, with NaN above infinity
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j <= i; j += kL) {
+      const Vector<T> x = load_first<T>(matrix + i * row_stride + j, i + 1 - j);
+      bits = maximum(bits, reinterpret_cast<Mask<T>>(absolute<T>(x)));
+    }
+  typename IntegerOf<T>::type largest = 0;
+  for (int lane = 0; lane < kL; ++lane) largest = maximum(largest, bits[lane]);
+  const int exponent = int(largest >> FloatFormat<T>::kMantissaBits) - FloatFormat<T>::kBias;
+  if (exponent > FloatFormat<T>::kBias) return {D(1), false};
+  const int power = minimum(maximum(exponent, 1 - kBias), kBias - 1);
+  const D inverse = power_of_two<D>(-power - Mask<D>{})[0];
+
+  for (int64_t i = 0; i < round_up(n, kRowBlock); ++i) {
+    D* row = to.row(i);
+    for (int64_t j = 0; j < round_up(i + 1, kRowBlock); j += kLanes<D>) {
+      const int64_t count = i < n ? i + 1 - j : 0;
+      const Vector<T, kLanes<D>> x = load_first<T, kLanes<D>>(matrix + i * row_stride + j, count);
+      store(row + j, convert<D, T, kLanes<D>>(x) * inverse);
+    }
+    for (int64_t j = i / kPanel<D> * kPanel<D>; j < i; ++j) to.row(j)[i] = row[j];
+  }
+  return {power_of_two<D>(power - Mask<D>{})[0], true};
+}
+
+// ---- products with the lower triangle ----------------------------------------------------------
+
+template <class D, int Lanes, int... Lane>
+KRONEXT_INLINE Vector<D, Lanes / 2> add_halves(Vector<D, Lanes> x, IndexList<Lane...>) {
+  return __builtin_shufflevector(x, x, Lane...) +
+         __builtin_shufflevector(x, x, (Lanes / 2 + Lane)...);
+}
+template <class D, int Lanes = kLanes<D>>
+KRONEXT_INLINE D sum_of_lanes(Vector<D, Lanes> x) {
+  if constexpr (Lanes == 2) {
+    return x[0] + x[1];
+  } else {
+    return sum_of_lanes<D, Lanes / 2>(add_halves<D, Lanes>(x, MakeIndexList<Lanes / 2>{}));
+  }
+}
+
+// Rows that share one load and store of p: a sum and a factor in registers for each.
+constexpr int kSharedRows = kVectorRegisters / 4;
+
+// Rows [first, first + kSharedRows) of the lower triangle: p[0 .. base) += these entries' mirror
+// images times v, p[first ..] = the rows times v, where base is the beginning of the block on the
+// diagonal.
+template <class D>
+KRONEXT_INLINE void multiply_rows_symmetric(const D* a, int64_t pitch, int64_t first,
+                                            const D* __restrict v, D* __restrict p) {
+  constexpr int kL = kLanes<D>, kBlock = maximum(kSharedRows, kL);
+  const int64_t base = first / kBlock * kBlock;
+  const D* row = a + first * pitch;
+  Vector<D> sum[kSharedRows] = {}, factor[kSharedRows];
+#pragma GCC unroll 8
+  for (int r = 0; r < kSharedRows; ++r) factor[r] = splat(v[first + r]);
+  for (int64_t j = 0; j < base; j += kL) {
+    const Vector<D> v_j = load(v + j);
+    Vector<D> p_j = load(p + j);
+#pragma GCC unroll 8
+    for (int r = 0; r < kSharedRows; ++r) {
+      const Vector<D> x = load(row + r * pitch + j);
+      sum[r] += x * v_j;
+      p_j += x * factor[r];
+    }
+    store(p + j, p_j);
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kSharedRows; ++r) {
+    for (int j = 0; j < kBlock; j += kL)
+      sum[r] += load(row + r * pitch + base + j) * load(v + base + j);
+    p[first + r] = sum_of_lanes<D>(sum[r]);
+  }
+}
+
+// p = A v over the leading k x k block. v must be zero from k on; p may be written there.
+template <class D>
+void multiply_symmetric(const Reduction<D>& t, int64_t k, const D* v, D* p) {
+  constexpr int kBlock = maximum(kSharedRows, kLanes<D>);
+  for (int64_t first = 0; first < round_up<int64_t>(k, kBlock); first += kSharedRows)
+    multiply_rows_symmetric<D>(t.matrix, row_pitch<D>(t.n), first, v, p);
+}
+
+// ---- updates that are held back ----------------------------------------------------------------
+
+// Pairs (v_r, w_r) whose v wT + w vT is still to be subtracted.
+template <class D>
+struct PendingPairs {
+  const D *v, *w;  // row r of each: `pitch` values further
+  int64_t pitch, first, last;
+
+  // to_v[r] = v_r . x and to_w[r] = w_r . x over `length` values, a multiple of a vector.
+  template <int Pairs>
+  KRONEXT_INLINE void dots(int64_t r, const D* x, int64_t length, D* to_v, D* to_w) const {
+    const D *v_r = v + r * pitch, *w_r = w + r * pitch;
+    Vector<D> sum_v[Pairs] = {}, sum_w[Pairs] = {};
+    for (int64_t j = 0; j < length; j += kLanes<D>) {
+      const Vector<D> x_j = load(x + j);
+#pragma GCC unroll 8
+      for (int q = 0; q < Pairs; ++q) {
+        sum_v[q] += load(v_r + q * pitch + j) * x_j;
+        sum_w[q] += load(w_r + q * pitch + j) * x_j;
+      }
+    }
+    for (int q = 0; q < Pairs; ++q) {
+      to_v[r + q] = sum_of_lanes<D>(sum_v[q]);
+      to_w[r + q] = sum_of_lanes<D>(sum_w[q]);
+    }
+  }
+
+  // x -= sum of by_v[r] v_r + by_w[r] w_r.
+  template <int Pairs>
+  KRONEXT_INLINE void subtract(int64_t r, const D* by_v, const D* by_w, int64_t length,
+                               D* x) const {
+    const D *v_r = v + r * pitch, *w_r = w + r * pitch;
+    Vector<D> factor_v[Pairs], factor_w[Pairs];
+    for (int q = 0; q < Pairs; ++q) {
+      factor_v[q] = splat(by_v[r + q]);
+      factor_w[q] = splat(by_w[r + q]);
+    }
+    for (int64_t j = 0; j < length; j += kLanes<D>) {
+      Vector<D> x_j = load(x + j), y_j{};
+#pragma GCC unroll 8
+      for (int q = 0; q < Pairs; ++q) {
+        x_j -= load(v_r + q * pitch + j) * factor_v[q];
+        y_j += load(w_r + q * pitch + j) * factor_w[q];
+      }
+      store(x + j, x_j - y_j);
+    }
+  }
+
+  void dots(const D* x, int64_t length, D* to_v, D* to_w) const {
+    constexpr int kPairs = kVectorRegisters / 8;
+    int64_t r = first;
+    for (; r + kPairs <= last; r += kPairs) dots<kPairs>(r, x, length, to_v, to_w);
+    for (; r < last; ++r) dots<1>(r, x, length, to_v, to_w);
+  }
+  void subtract(const D* by_v, const D* by_w, int64_t length, D* x) const {
+    constexpr int kPairs = kVectorRegisters / 4;
+    int64_t r = first;
+    for (; r + kPairs <= last; r += kPairs) subtract<kPairs>(r, by_v, by_w, length, x);
+    for (; r < last; ++r) subtract<1>(r, by_v, by_w, length, x);
+  }
+};
+
+// The reflector of row x[0 .. k] in place: x[k - 1] becomes 1, what follows up to `end` zero.
+template <class D>
+void make_reflector(D* x, int64_t k, int64_t end, D* off_diagonal, D* tau) {
+  // Of a matrix scaled to about 1.
+  constexpr D kNothingLeft = FloatFormat<D>::kFloor * FloatFormat<D>::kFloor;
+  constexpr int kL = kLanes<D>;
+  const D pivot = x[k - 1];
+  for (int64_t j = k - 1; j < end; ++j) x[j] = 0;
+  Vector<D> sum[2] = {};
+  for (int64_t j = 0; j < end; j += 2 * kL)
+    for (int u = 0; u < 2; ++u) {
+      const Vector<D> x_j = load(x + j + u * kL);
+      sum[u] += x_j * x_j;
+    }
+  const D rest = sum_of_lanes<D>(sum[0] + sum[1]);
+  D inverse = 0;
+  *off_diagonal = pivot;
+  *tau = 0;
+  if (rest > kNothingLeft) {
+    const D square = pivot * pivot + rest, norm = square_root(splat(square))[0];
+    const D length = (pivot < 0 ? -pivot : pivot) + norm;
+    inverse = (pivot < 0 ? -1 : 1) / length;
+    *off_diagonal = pivot < 0 ? norm : -norm;
+    *tau = length / norm;
+  }
+  for (int64_t j = 0; j < end; j += kL) store(x + j, load(x + j) * inverse);
+  x[k - 1] = 1;
+}
+
+// ---- the reduction -----------------------------------------------------------------------------
+
+// Rows whose updates are held back together.
+constexpr int64_t kPanelRows = 32;
+
+template <class D>
+class Tridiagonalizer {
+ public:
+  Tridiagonalizer(const Reduction<D>& t, int64_t workers, void* workspace);
+  void run(const Team& team);
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  void reduce_row(int64_t k, int64_t first, int64_t last);
+  void update(const Team& team, int64_t first, int64_t last);
+
+  Reduction<D> t_;
+  int64_t pitch_;
+  D *w_, *p_;
+  D *by_v_, *by_w_;
+  D *panels_, *tiles_;
+  int64_t bytes_;
+};
+
+template <class D>
+Tridiagonalizer<D>::Tridiagonalizer(const Reduction<D>& t, int64_t workers, void* workspace)
+    : t_(t), pitch_(row_pitch<D>(t.n)) {
+  Arena arena(workspace);
+  w_ = arena.take<D>(kPanelRows * pitch_);
+  p_ = arena.take<D>(pitch_);
+  by_v_ = arena.take<D>(kPanelRows);
+  by_w_ = arena.take<D>(kPanelRows);
+  panels_ = arena.take<D>(panel_count<D>(t.n) * panel_stride<D>(3 * kPanelRows));
+  tiles_ = arena.take<D>(workers * kMaxStripTiles * kTileSize<D>);
+  bytes_ = arena.used();
+}
+
+// Step k of the panel of rows [first, last).
+template <class D>
+void Tridiagonalizer<D>::reduce_row(int64_t k, int64_t first, int64_t last) {
+  constexpr int kL = kLanes<D>;
+  const PendingPairs<D> pending{t_.row(first), w_, pitch_, k + 1 - first, last - first};
+  D* v = t_.row(k);
+  const int64_t end = round_up(k + 1, kRowBlock);
+  for (int64_t r = pending.first; r < pending.last; ++r) {
+    by_v_[r] = w_[r * pitch_ + k];
+    by_w_[r] = t_.row(first + r)[k];
+  }
+  pending.subtract(by_v_, by_w_, round_up<int64_t>(k + 1, kL), v);
+  t_.diagonal[k] = v[k];
+  D* w = w_ + (k - first) * pitch_;
+  for (int64_t j = k / kL * kL; j < end; j += kL) store(w + j, Vector<D>{});
+  t_.tau[k] = 0;
+  if (k < 2) {
+    if (k == 1) t_.off_diagonal[0] = v[0];
+    for (int64_t j = 0; j < end; ++j) v[j] = w[j] = 0;
+    return;
+  }
+  make_reflector<D>(v, k, end, &t_.off_diagonal[k - 1], &t_.tau[k]);
+  const int64_t length = round_up<int64_t>(k, kL);
+  multiply_symmetric<D>(t_, k, v, p_);
+  for (int64_t j = k; j < length; ++j) p_[j] = 0;
+  pending.dots(v, length, by_w_, by_v_);
+  pending.subtract(by_v_, by_w_, length, p_);
+  for (int64_t j = k; j < length; ++j) p_[j] = 0;
+  Vector<D> sum{};
+  for (int64_t j = 0; j < length; j += kL) sum += load(p_ + j) * load(v + j);
+  const D tau = t_.tau[k], half = sum_of_lanes<D>(sum) * tau * D(0.5);
+  for (int64_t j = 0; j < length; j += kL) store(w + j, (load(p_ + j) - half * load(v + j)) * tau);
+}
+
+// The leading `first` x `first` block -= V WT + W VT of the panel of rows [first, last).
+template <class D>
+void Tridiagonalizer<D>::update(const Team& team, int64_t first, int64_t last) {
+  constexpr int kW = kPanel<D>;
+  constexpr Dtype kDtype = sizeof(D) == 8 ? Dtype::kFloat64 : Dtype::kFloat32;
+  const int64_t depth = last - first, stride = panel_stride<D>(3 * kPanelRows);
+  const int64_t count = panel_count<D>(first);
+  // A panel is V, W, V: its first two thirds serve as left operand, its last two as right one.
+  team(count, [&](int64_t index, int64_t) {
+    const Matrix v{t_.row(first), kDtype, first, depth, 1, pitch_};
+    const Matrix w{w_, kDtype, first, depth, 1, pitch_};
+    D* panel = panels_ + index * stride;
+    pack_panel<D>(v, index * kW, panel);
+    pack_panel<D>(w, index * kW, panel + depth * kW);
+    pack_panel<D>(v, index * kW, panel + 2 * depth * kW);
+  });
+  team(count, [&](int64_t index, int64_t worker) {
+    const int64_t row = count - 1 - index;
+    const int rows = panel_extent<D>(first, row);
+    D* tiles = tiles_ + worker * kMaxStripTiles * kTileSize<D>;
+    for (int64_t column = 0; column <= row; column += kMaxStripTiles) {
+      const int64_t tile_count = minimum(row + 1 - column, kMaxStripTiles);
+      multiply_strip<D>(panels_ + row * stride, panels_ + column * stride + depth * kW, stride,
+                        2 * depth, tile_count, rows, kW, false, tiles);
+      for (int r = 0; r < rows; ++r) {
+        D* to = t_.row(row * kW + r) + column * kW;
+        for (int64_t tile = 0; tile < tile_count; ++tile)
+          for (int j = 0; j < kW; j += kLanes<D>)
+            store(to + tile * kW + j,
+                  load(to + tile * kW + j) - load(tiles + tile * kTileSize<D> + r * kW + j));
+      }
+    }
+  });
+}
+
+template <class D>
+void Tridiagonalizer<D>::run(const Team& team) {
+  for (int64_t last = t_.n; last > 0;) {
+    const int64_t first = (last - 1) / kPanelRows * kPanelRows;
+    for (int64_t k = last - 1; k >= first; --k) reduce_row(k, first, last);
+    update(team, first, last);
+    last = first;
+  }
+  t_.off_diagonal[t_.n - 1] = 0;
+}
+
+template <class D>
+int64_t tridiagonalize_bytes(int64_t n, int64_t workers) {
+  return Tridiagonalizer<D>({n, nullptr, nullptr, nullptr, nullptr}, workers, nullptr).bytes();
+}
+
+template <class D>
+void tridiagonalize(const Team& team, const Reduction<D>& t, void* workspace) {
+  Tridiagonalizer<D>(t, team.workers, workspace).run(team);
+}
+
+}  // namespace kronext::cpu::KRONEXT_CPU
