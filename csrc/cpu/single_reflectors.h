@@ -21,98 +21,109 @@ class ReflectorBlocks {
  private:
   static constexpr int kW = kPanel<T>;
   static constexpr int64_t kB = kRowBlock;
-  static constexpr int64_t kPanelsOfBlock = kB / kW;
+  static constexpr int64_t kPanels = kB / kW;  // of a block of reflectors
 
-  void prepare(int64_t block, D* factor) const;
-  void apply_to_strip(T* strip, int columns, T* products) const;
+  struct Scratch {
+    T *rows, *gram, *factor, *strip, *product;
+    D* recurrence;
+  };
 
-  // Blocks before this one hold panels of 1 + 2 + ... blocks of rows.
+  static int64_t end(int64_t block) { return (block + 1) * kB; }
+  // Blocks before this one take 1 + 2 + ... squares of kB x kB.
   T* transposed(int64_t block) const { return transposed_ + triangle(block) * kB * kB; }
-  T* rows(int64_t block) const { return rows_ + triangle(block) * kB * kB; }
-  T* factor(int64_t block) const { return factors_ + block * kB * kB; }
+  T* scaled(int64_t block) const { return scaled_ + triangle(block) * kB * kB; }
+
+  void form_factor(int64_t block, const Scratch& scratch) const;
+  void prepare(int64_t block, const Scratch& scratch) const;
+  void apply_to_strip(const Matrix& columns, int64_t index, const Scratch& scratch) const;
 
   Reduction<D> t_;
-  int64_t workers_, blocks_;
-  T* transposed_;  // of a block: YT, as panels of kB rows and depth up to the last reflector's end
-  T* rows_;        // of a block: Y, as panels of depth kB
-  T* factors_;     // of a block: -S, as panels of depth kB
-  D* gram_;
-  T *strips_, *products_;  // one a worker
+  int64_t blocks_;
+  T* transposed_;  // of a block: YT, panels of depth end(block)
+  T* scaled_;      // of a block: -Y S, panels of depth kB
+  Scratch* scratch_;
   int64_t bytes_;
 };
 
 template <class T, class D>
 ReflectorBlocks<T, D>::ReflectorBlocks(const Reduction<D>& t, int64_t workers, void* workspace)
-    : t_(t), workers_(workers), blocks_(ceil_divide(t.n, kB)) {
+    : t_(t), blocks_(ceil_divide(t.n, kB)) {
   Arena arena(workspace);
+  const int64_t padded = blocks_ * kB;
   transposed_ = arena.take<T>(triangle(blocks_) * kB * kB);
-  rows_ = arena.take<T>(triangle(blocks_) * kB * kB);
-  factors_ = arena.take<T>(blocks_ * kB * kB);
-  gram_ = arena.take<D>(workers * kB * kB);
-  strips_ = arena.take<T>(workers * blocks_ * kB * kW);
-  products_ = arena.take<T>(workers * 2 * kB * kW);
+  scaled_ = arena.take<T>(triangle(blocks_) * kB * kB);
+  scratch_ = arena.take<Scratch>(workers);
+  for (int64_t worker = 0; worker < workers; ++worker) {
+    const Scratch scratch{arena.take<T>(padded * kB), arena.take<T>(kB * kB),
+                          arena.take<T>(kB * kB),     arena.take<T>(padded * kW),
+                          arena.take<T>(kB * kW),     arena.take<D>(kB * kB)};
+    if (workspace) scratch_[worker] = scratch;
+  }
   bytes_ = arena.used();
 }
 
-// `factor` is room for S.
+// -S, as panels of depth kB.
 template <class T, class D>
-void ReflectorBlocks<T, D>::prepare(int64_t block, D* factor) const {
-  constexpr Dtype kDtype = sizeof(D) == 8 ? Dtype::kFloat64 : Dtype::kFloat32;
-  const int64_t first = block * kB, length = first + kB, pitch = row_pitch<D>(t_.n);
-  const Matrix y{t_.row(first), kDtype, kB, length, pitch, 1};
-  for (int64_t p = 0; p < kPanelsOfBlock; ++p)
-    pack_panel<T>(y, p * kW, transposed(block) + p * length * kW);
-  for (int64_t p = 0; p < length / kW; ++p)
-    pack_panel<T>(y.transposed(), p * kW, rows(block) + p * kB * kW);
+void ReflectorBlocks<T, D>::form_factor(int64_t block, const Scratch& scratch) const {
+  const PanelRun<T> y{transposed(block), end(block) * kW, kPanels, kW};
+  multiply_block<T>(y, y, end(block), false, scratch.gram);
+  const auto gram = [&](int64_t i, int64_t j) {
+    const int64_t tile = i / kW * kPanels + j / kW;
+    return D(scratch.gram[tile * kTileSize<T> + i % kW * kW + j % kW]);
+  };
   for (int64_t m = 0; m < kB; ++m) {
-    const D* v = t_.row(first + m);
-    const D tau = first + m < t_.n ? t_.tau[first + m] : D(0);
-    D overlap[kB], unused[kB];
-    const PendingPairs<D> others{t_.row(first), t_.row(first), pitch, 0, m};
-    others.dots(v, length, overlap, unused);
-    for (int64_t c = 0; c < kB; ++c) {
-      D sum = c == m;
-      for (int64_t i = c; i < m; ++i) sum -= overlap[i] * factor[i * kB + c];
-      factor[m * kB + c] = tau * sum;
+    const int64_t k = block * kB + m;
+    const D tau = k < t_.n ? t_.tau[k] : D(0);
+    D* row = scratch.recurrence + m * kB;
+    for (int64_t c = 0; c < kB; ++c) row[c] = c == m ? -tau : D(0);
+    for (int64_t i = 0; i < m; ++i) {
+      const D weight = tau * gram(m, i);
+      for (int64_t c = 0; c < kB; ++c) row[c] -= weight * scratch.recurrence[i * kB + c];
     }
+    for (int64_t c = 0; c < kB; ++c) scratch.factor[c / kW * kB * kW + m * kW + c % kW] = T(row[c]);
   }
-  T* to = this->factor(block);
-  for (int64_t p = 0; p < kPanelsOfBlock; ++p)
-    for (int64_t c = 0; c < kB; ++c)
-      for (int64_t r = 0; r < kW; ++r) *to++ = T(-factor[(p * kW + r) * kB + c]);
 }
 
 template <class T, class D>
-void ReflectorBlocks<T, D>::apply_to_strip(T* strip, int columns, T* products) const {
-  T* scaled = products + kB * kW;
-  for (int64_t block = 0; block < blocks_; ++block) {
-    const int64_t length = (block + 1) * kB;
-    multiply_block<T>({transposed(block), length * kW, kPanelsOfBlock, kW}, {strip, 0, 1, columns},
-                      length, false, products);
-    multiply_block<T>({factor(block), kB * kW, kPanelsOfBlock, kW}, {products, 0, 1, columns}, kB,
-                      false, scaled);
-    multiply_block<T>({rows(block), kB * kW, length / kW, kW}, {scaled, 0, 1, columns}, kB, true,
-                      strip);
+void ReflectorBlocks<T, D>::prepare(int64_t block, const Scratch& scratch) const {
+  constexpr Dtype kDtype = sizeof(D) == 8 ? Dtype::kFloat64 : Dtype::kFloat32;
+  const Matrix y{t_.row(block * kB), kDtype, kB, end(block), row_pitch<D>(t_.n), 1};
+  for (int64_t p = 0; p < kPanels; ++p)
+    pack_panel<T>(y, p * kW, transposed(block) + p * end(block) * kW);
+  form_factor(block, scratch);
+  for (int64_t p = 0; p < end(block) / kW; ++p) {
+    pack_panel<T>(y.transposed(), p * kW, scratch.rows);
+    multiply_block<T>({scratch.factor, kB * kW, kPanels, kW}, {scratch.rows, 0, 1, kW}, kB, false,
+                      scaled(block) + p * kB * kW);
   }
+}
+
+template <class T, class D>
+void ReflectorBlocks<T, D>::apply_to_strip(const Matrix& columns, int64_t index,
+                                           const Scratch& scratch) const {
+  const int count = panel_extent<T>(columns.rows, index);
+  T* strip = scratch.strip;
+  pack_panel<T>(columns, index * kW, strip);
+  for (int64_t k = t_.n * kW; k < blocks_ * kB * kW; ++k) strip[k] = 0;
+  for (int64_t block = 0; block < blocks_; ++block) {
+    multiply_block<T>({transposed(block), end(block) * kW, kPanels, kW}, {strip, 0, 1, count},
+                      end(block), false, scratch.product);
+    multiply_block<T>({scaled(block), kB * kW, end(block) / kW, kW}, {scratch.product, 0, 1, count},
+                      kB, true, strip);
+  }
+  T* to = static_cast<T*>(columns.data) + index * kW;
+  for (int64_t i = 0; i < t_.n; ++i)
+    for (int c = 0; c < count; c += kLanes<T>)
+      store_first<T>(to + i * columns.column_stride + c, load(strip + i * kW + c), count - c);
 }
 
 template <class T, class D>
 void ReflectorBlocks<T, D>::apply(const Team& team, T* vectors, int64_t row_stride) const {
   constexpr Dtype kDtype = sizeof(T) == 8 ? Dtype::kFloat64 : Dtype::kFloat32;
-  const int64_t n = t_.n;
-  team(blocks_, [&](int64_t block, int64_t worker) { prepare(block, gram_ + worker * kB * kB); });
-  team(panel_count<T>(n), [&](int64_t index, int64_t worker) {
-    T* strip = strips_ + worker * blocks_ * kB * kW;
-    const Matrix columns{vectors, kDtype, n, n, 1, row_stride};
-    const int count = panel_extent<T>(n, index);
-    pack_panel<T>(columns, index * kW, strip);
-    for (int64_t k = n * kW; k < blocks_ * kB * kW; ++k) strip[k] = 0;
-    apply_to_strip(strip, count, products_ + worker * 2 * kB * kW);
-    for (int64_t i = 0; i < n; ++i)
-      for (int c = 0; c < count; c += kLanes<T>)
-        store_first<T>(vectors + i * row_stride + index * kW + c, load(strip + i * kW + c),
-                       count - c);
-  });
+  team(blocks_, [&](int64_t block, int64_t worker) { prepare(block, scratch_[worker]); });
+  const Matrix columns{vectors, kDtype, t_.n, t_.n, 1, row_stride};
+  team(panel_count<T>(t_.n),
+       [&](int64_t index, int64_t worker) { apply_to_strip(columns, index, scratch_[worker]); });
 }
 
 template <class T, class D>

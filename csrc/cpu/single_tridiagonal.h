@@ -114,6 +114,7 @@ KRONEXT_INLINE void multiply_rows_symmetric(const D* a, int64_t pitch, int64_t f
   Vector<D> sum[kSharedRows] = {}, factor[kSharedRows];
 #pragma GCC unroll 8
   for (int r = 0; r < kSharedRows; ++r) factor[r] = splat(v[first + r]);
+#pragma GCC unroll 2
   for (int64_t j = 0; j < base; j += kL) {
     const Vector<D> v_j = load(v + j);
     Vector<D> p_j = load(p + j);
@@ -129,7 +130,7 @@ KRONEXT_INLINE void multiply_rows_symmetric(const D* a, int64_t pitch, int64_t f
   for (int r = 0; r < kSharedRows; ++r) {
     for (int j = 0; j < kBlock; j += kL)
       sum[r] += load(row + r * pitch + base + j) * load(v + base + j);
-    p[first + r] = sum_of_lanes<D>(sum[r]);
+    p[first + r] += sum_of_lanes<D>(sum[r]);
   }
 }
 
@@ -137,8 +138,11 @@ KRONEXT_INLINE void multiply_rows_symmetric(const D* a, int64_t pitch, int64_t f
 template <class D>
 void multiply_symmetric(const Reduction<D>& t, int64_t k, const D* v, D* p) {
   constexpr int kBlock = maximum(kSharedRows, kLanes<D>);
-  for (int64_t first = 0; first < round_up<int64_t>(k, kBlock); first += kSharedRows)
-    multiply_rows_symmetric<D>(t.matrix, row_pitch<D>(t.n), first, v, p);
+  const int64_t rows = round_up<int64_t>(k, kBlock);
+  for (int64_t j = 0; j < rows; j += kLanes<D>) store(p + j, Vector<D>{});
+  for (int64_t first = 0; first < rows; first += kSharedRows)
+    multiply_rows_symmetric<D>(t.matrix, row_pitch<D>(t.n),
+                               k & 1 ? first : rows - kSharedRows - first, v, p);
 }
 
 // ---- updates that are held back ----------------------------------------------------------------
@@ -235,7 +239,7 @@ void make_reflector(D* x, int64_t k, int64_t end, D* off_diagonal, D* tau) {
 // ---- the reduction -----------------------------------------------------------------------------
 
 // Rows whose updates are held back together.
-constexpr int64_t kPanelRows = 32;
+constexpr int64_t kPanelRows = 16;
 
 template <class D>
 class Tridiagonalizer {
