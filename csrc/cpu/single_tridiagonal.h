@@ -102,20 +102,23 @@ KRONEXT_INLINE D sum_of_lanes(Vector<D, Lanes> x) {
 // Rows that share one load and store of p: a sum and a factor in registers for each.
 constexpr int kSharedRows = kVectorRegisters / 4;
 
-// Rows [first, first + kSharedRows) of the lower triangle: p[0 .. base) += these entries' mirror
-// images times v, p[first ..] = the rows times v, where base is the beginning of the block on the
-// diagonal.
+// Rows that a block on the diagonal and a share of the matrix are multiples of.
+template <class D>
+constexpr int kProductBlock = maximum(kSharedRows, kLanes<D>);
+
+// p += A v for the entries of rows [first, first + kSharedRows) of the lower triangle and their
+// mirror images.
 template <class D>
 KRONEXT_INLINE void multiply_rows_symmetric(const D* a, int64_t pitch, int64_t first,
                                             const D* __restrict v, D* __restrict p) {
-  constexpr int kL = kLanes<D>, kBlock = maximum(kSharedRows, kL);
-  const int64_t base = first / kBlock * kBlock;
+  constexpr int kL = kLanes<D>, kBlock = kProductBlock<D>;
+  const int64_t block = first / kBlock * kBlock;
   const D* row = a + first * pitch;
   Vector<D> sum[kSharedRows] = {}, factor[kSharedRows];
 #pragma GCC unroll 8
   for (int r = 0; r < kSharedRows; ++r) factor[r] = splat(v[first + r]);
 #pragma GCC unroll 2
-  for (int64_t j = 0; j < base; j += kL) {
+  for (int64_t j = 0; j < block; j += kL) {
     const Vector<D> v_j = load(v + j);
     Vector<D> p_j = load(p + j);
 #pragma GCC unroll 8
@@ -128,186 +131,213 @@ KRONEXT_INLINE void multiply_rows_symmetric(const D* a, int64_t pitch, int64_t f
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kSharedRows; ++r) {
-    for (int j = 0; j < kBlock; j += kL)
-      sum[r] += load(row + r * pitch + base + j) * load(v + base + j);
+    for (int64_t j = block; j < block + kBlock; j += kL)
+      sum[r] += load(row + r * pitch + j) * load(v + j);
     p[first + r] += sum_of_lanes<D>(sum[r]);
   }
 }
 
-// p = A v over the leading k x k block. v must be zero from k on; p may be written there.
+// p = A v for rows [first, last) of the lower triangle and their mirror images; p[0 .. last).
 template <class D>
-void multiply_symmetric(const Reduction<D>& t, int64_t k, const D* v, D* p) {
-  constexpr int kBlock = maximum(kSharedRows, kLanes<D>);
-  const int64_t rows = round_up<int64_t>(k, kBlock);
-  for (int64_t j = 0; j < rows; j += kLanes<D>) store(p + j, Vector<D>{});
-  for (int64_t first = 0; first < rows; first += kSharedRows)
-    multiply_rows_symmetric<D>(t.matrix, row_pitch<D>(t.n),
-                               k & 1 ? first : rows - kSharedRows - first, v, p);
+void multiply_symmetric(const Reduction<D>& t, int64_t first, int64_t last, bool upward, const D* v,
+                        D* p) {
+  for (int64_t j = 0; j < last; j += kLanes<D>) store(p + j, Vector<D>{});
+  for (int64_t done = 0; done < last - first; done += kSharedRows) {
+    const int64_t row = upward ? last - kSharedRows - done : first + done;
+    multiply_rows_symmetric<D>(t.matrix, row_pitch<D>(t.n), row, v, p);
+  }
 }
 
 // ---- updates that are held back ----------------------------------------------------------------
 
-// Pairs (v_r, w_r) whose v wT + w vT is still to be subtracted.
+// Pairs (v_r, w_r) whose v wT + w vT is still to be added.
 template <class D>
 struct PendingPairs {
   const D *v, *w;  // row r of each: `pitch` values further
   int64_t pitch, first, last;
 
   // to_v[r] = v_r . x and to_w[r] = w_r . x over `length` values, a multiple of a vector.
-  template <int Pairs>
-  KRONEXT_INLINE void dots(int64_t r, const D* x, int64_t length, D* to_v, D* to_w) const {
-    const D *v_r = v + r * pitch, *w_r = w + r * pitch;
-    Vector<D> sum_v[Pairs] = {}, sum_w[Pairs] = {};
-    for (int64_t j = 0; j < length; j += kLanes<D>) {
-      const Vector<D> x_j = load(x + j);
-#pragma GCC unroll 8
-      for (int q = 0; q < Pairs; ++q) {
-        sum_v[q] += load(v_r + q * pitch + j) * x_j;
-        sum_w[q] += load(w_r + q * pitch + j) * x_j;
-      }
-    }
-    for (int q = 0; q < Pairs; ++q) {
-      to_v[r + q] = sum_of_lanes<D>(sum_v[q]);
-      to_w[r + q] = sum_of_lanes<D>(sum_w[q]);
-    }
-  }
-
-  // x -= sum of by_v[r] v_r + by_w[r] w_r.
-  template <int Pairs>
-  KRONEXT_INLINE void subtract(int64_t r, const D* by_v, const D* by_w, int64_t length,
-                               D* x) const {
-    const D *v_r = v + r * pitch, *w_r = w + r * pitch;
-    Vector<D> factor_v[Pairs], factor_w[Pairs];
-    for (int q = 0; q < Pairs; ++q) {
-      factor_v[q] = splat(by_v[r + q]);
-      factor_w[q] = splat(by_w[r + q]);
-    }
-    for (int64_t j = 0; j < length; j += kLanes<D>) {
-      Vector<D> x_j = load(x + j), y_j{};
-#pragma GCC unroll 8
-      for (int q = 0; q < Pairs; ++q) {
-        x_j -= load(v_r + q * pitch + j) * factor_v[q];
-        y_j += load(w_r + q * pitch + j) * factor_w[q];
-      }
-      store(x + j, x_j - y_j);
-    }
-  }
-
   void dots(const D* x, int64_t length, D* to_v, D* to_w) const {
-    constexpr int kPairs = kVectorRegisters / 8;
-    int64_t r = first;
-    for (; r + kPairs <= last; r += kPairs) dots<kPairs>(r, x, length, to_v, to_w);
-    for (; r < last; ++r) dots<1>(r, x, length, to_v, to_w);
+    dots_from<kVectorRegisters / 8>(first, x, length, to_v, to_w);
   }
-  void subtract(const D* by_v, const D* by_w, int64_t length, D* x) const {
-    constexpr int kPairs = kVectorRegisters / 4;
-    int64_t r = first;
-    for (; r + kPairs <= last; r += kPairs) subtract<kPairs>(r, by_v, by_w, length, x);
-    for (; r < last; ++r) subtract<1>(r, by_v, by_w, length, x);
+  // x += sum of by_v[r] v_r + by_w[r] w_r.
+  void add(const D* by_v, const D* by_w, int64_t length, D* x) const {
+    add_from<kVectorRegisters / 4>(first, by_v, by_w, length, x);
+  }
+
+ private:
+  template <int Pairs>
+  KRONEXT_INLINE void dots_from(int64_t r, const D* x, int64_t length, D* to_v, D* to_w) const {
+    for (; r + Pairs <= last; r += Pairs) {
+      const D *v_r = v + r * pitch, *w_r = w + r * pitch;
+      Vector<D> sum_v[Pairs] = {}, sum_w[Pairs] = {};
+      for (int64_t j = 0; j < length; j += kLanes<D>) {
+        const Vector<D> x_j = load(x + j);
+#pragma GCC unroll 8
+        for (int q = 0; q < Pairs; ++q) {
+          sum_v[q] += load(v_r + q * pitch + j) * x_j;
+          sum_w[q] += load(w_r + q * pitch + j) * x_j;
+        }
+      }
+#pragma GCC unroll 8
+      for (int q = 0; q < Pairs; ++q) {
+        to_v[r + q] = sum_of_lanes<D>(sum_v[q]);
+        to_w[r + q] = sum_of_lanes<D>(sum_w[q]);
+      }
+    }
+    if constexpr (Pairs > 1) dots_from<Pairs / 2>(r, x, length, to_v, to_w);
+  }
+
+  template <int Pairs>
+  KRONEXT_INLINE void add_from(int64_t r, const D* by_v, const D* by_w, int64_t length,
+                               D* x) const {
+    for (; r + Pairs <= last; r += Pairs) {
+      const D *v_r = v + r * pitch, *w_r = w + r * pitch;
+      Vector<D> factor_v[Pairs], factor_w[Pairs];
+#pragma GCC unroll 8
+      for (int q = 0; q < Pairs; ++q) {
+        factor_v[q] = splat(by_v[r + q]);
+        factor_w[q] = splat(by_w[r + q]);
+      }
+      for (int64_t j = 0; j < length; j += kLanes<D>) {
+        Vector<D> x_j = load(x + j), y_j{};
+#pragma GCC unroll 8
+        for (int q = 0; q < Pairs; ++q) {
+          x_j += load(v_r + q * pitch + j) * factor_v[q];
+          y_j += load(w_r + q * pitch + j) * factor_w[q];
+        }
+        store(x + j, x_j + y_j);
+      }
+    }
+    if constexpr (Pairs > 1) add_from<Pairs / 2>(r, by_v, by_w, length, x);
   }
 };
 
-// The reflector of row x[0 .. k] in place: x[k - 1] becomes 1, what follows up to `end` zero.
+// The reflector of row v[0 .. k] in place: v[k - 1] becomes 1, what follows up to `end` zero. Row 1
+// is that of T already.
 template <class D>
-void make_reflector(D* x, int64_t k, int64_t end, D* off_diagonal, D* tau) {
+void make_reflector(D* v, int64_t k, int64_t end, const Reduction<D>& t) {
   // Of a matrix scaled to about 1.
   constexpr D kNothingLeft = FloatFormat<D>::kFloor * FloatFormat<D>::kFloor;
   constexpr int kL = kLanes<D>;
-  const D pivot = x[k - 1];
-  for (int64_t j = k - 1; j < end; ++j) x[j] = 0;
+  const D pivot = k > 0 ? v[k - 1] : D(0);
+  for (int64_t j = maximum<int64_t>(k - 1, 0); j < end; ++j) v[j] = 0;
   Vector<D> sum[2] = {};
-  for (int64_t j = 0; j < end; j += 2 * kL)
-    for (int u = 0; u < 2; ++u) {
-      const Vector<D> x_j = load(x + j + u * kL);
-      sum[u] += x_j * x_j;
-    }
-  const D rest = sum_of_lanes<D>(sum[0] + sum[1]);
-  D inverse = 0;
-  *off_diagonal = pivot;
-  *tau = 0;
-  if (rest > kNothingLeft) {
-    const D square = pivot * pivot + rest, norm = square_root(splat(square))[0];
-    const D length = (pivot < 0 ? -pivot : pivot) + norm;
-    inverse = (pivot < 0 ? -1 : 1) / length;
-    *off_diagonal = pivot < 0 ? norm : -norm;
-    *tau = length / norm;
+  for (int64_t j = 0; j < end; j += 2 * kL) {
+    sum[0] += load(v + j) * load(v + j);
+    sum[1] += load(v + j + kL) * load(v + j + kL);
   }
-  for (int64_t j = 0; j < end; j += kL) store(x + j, load(x + j) * inverse);
-  x[k - 1] = 1;
+  const D rest = sum_of_lanes<D>(sum[0] + sum[1]);
+  D inverse = 0, tau = 0, off_diagonal = pivot;
+  if (rest > kNothingLeft) {
+    const D norm = square_root(splat(pivot * pivot + rest))[0];
+    const D magnitude = pivot < 0 ? -pivot : pivot;
+    inverse = (pivot < 0 ? D(-1) : D(1)) / (magnitude + norm);
+    off_diagonal = pivot < 0 ? norm : -norm;
+    tau = (magnitude + norm) / norm;
+  }
+  for (int64_t j = 0; j < end; j += kL) store(v + j, load(v + j) * inverse);
+  if (k > 0) {
+    v[k - 1] = tau == D(0) ? D(0) : D(1);
+    t.off_diagonal[k - 1] = off_diagonal;
+  }
+  t.tau[k] = tau;
 }
 
 // ---- the reduction -----------------------------------------------------------------------------
 
 // Rows whose updates are held back together.
 constexpr int64_t kPanelRows = 16;
+// Smaller leading blocks are left to the calling thread.
+constexpr int64_t kSharedSize = 512;
 
 template <class D>
 class Tridiagonalizer {
  public:
-  Tridiagonalizer(const Reduction<D>& t, int64_t workers, void* workspace);
+  Tridiagonalizer(const Reduction<D>& t, void* workspace);
   void run(const Team& team);
   int64_t bytes() const { return bytes_; }
 
  private:
-  void reduce_row(int64_t k, int64_t first, int64_t last);
+  void reduce_row(const Team& team, int64_t k, int64_t first, int64_t last);
+  void multiply(const Team& team, int64_t k, const D* v);
   void update(const Team& team, int64_t first, int64_t last);
+
+  static int64_t shares(int64_t k) { return k < kSharedSize ? 1 : k / 128; }
 
   Reduction<D> t_;
   int64_t pitch_;
-  D *w_, *p_;
-  D *by_v_, *by_w_;
-  D *panels_, *tiles_;
+  D* w_;             // kPanelRows rows
+  D* p_;             // a row for each share
+  D *by_v_, *by_w_;  // kPanelRows
+  D* panels_;
   int64_t bytes_;
 };
 
 template <class D>
-Tridiagonalizer<D>::Tridiagonalizer(const Reduction<D>& t, int64_t workers, void* workspace)
+Tridiagonalizer<D>::Tridiagonalizer(const Reduction<D>& t, void* workspace)
     : t_(t), pitch_(row_pitch<D>(t.n)) {
   Arena arena(workspace);
   w_ = arena.take<D>(kPanelRows * pitch_);
-  p_ = arena.take<D>(pitch_);
+  p_ = arena.take<D>(shares(t.n) * pitch_);
   by_v_ = arena.take<D>(kPanelRows);
   by_w_ = arena.take<D>(kPanelRows);
   panels_ = arena.take<D>(panel_count<D>(t.n) * panel_stride<D>(3 * kPanelRows));
-  tiles_ = arena.take<D>(workers * kMaxStripTiles * kTileSize<D>);
   bytes_ = arena.used();
+}
+
+// p = A v over the leading k x k block, v zero from k on. The shares, of about equal area, and the
+// order in which they are summed depend on k alone. Every other product goes upward: it begins with
+// the rows that are still in a cache.
+template <class D>
+void Tridiagonalizer<D>::multiply(const Team& team, int64_t k, const D* v) {
+  constexpr int kBlock = kProductBlock<D>;
+  const int64_t rows = round_up<int64_t>(k, kBlock), count = shares(k);
+  const bool upward = k % 2 == 0;
+  const auto begin = [&](int64_t share) {
+    return int64_t(double(rows) * __builtin_sqrt(double(share) / double(count))) / kBlock * kBlock;
+  };
+  team(count, [&](int64_t index, int64_t) {
+    const int64_t share = upward ? count - 1 - index : index;
+    const int64_t last = share + 1 < count ? begin(share + 1) : rows;
+    multiply_symmetric<D>(t_, begin(share), last, upward, v, p_ + (count - 1 - share) * pitch_);
+  });
+  for (int64_t share = count - 2; share >= 0; --share) {
+    const D* part = p_ + (count - 1 - share) * pitch_;
+    for (int64_t j = 0; j < begin(share + 1); j += kLanes<D>)
+      store(p_ + j, load(p_ + j) + load(part + j));
+  }
 }
 
 // Step k of the panel of rows [first, last).
 template <class D>
-void Tridiagonalizer<D>::reduce_row(int64_t k, int64_t first, int64_t last) {
+void Tridiagonalizer<D>::reduce_row(const Team& team, int64_t k, int64_t first, int64_t last) {
   constexpr int kL = kLanes<D>;
   const PendingPairs<D> pending{t_.row(first), w_, pitch_, k + 1 - first, last - first};
-  D* v = t_.row(k);
-  const int64_t end = round_up(k + 1, kRowBlock);
+  const int64_t end = round_up(k + 1, kRowBlock), length = round_up<int64_t>(k, kL);
+  D *v = t_.row(k), *w = w_ + (k - first) * pitch_;
   for (int64_t r = pending.first; r < pending.last; ++r) {
-    by_v_[r] = w_[r * pitch_ + k];
-    by_w_[r] = t_.row(first + r)[k];
+    by_v_[r] = pending.w[r * pitch_ + k];
+    by_w_[r] = pending.v[r * pitch_ + k];
   }
-  pending.subtract(by_v_, by_w_, round_up<int64_t>(k + 1, kL), v);
+  pending.add(by_v_, by_w_, round_up<int64_t>(k + 1, kL), v);
   t_.diagonal[k] = v[k];
-  D* w = w_ + (k - first) * pitch_;
-  for (int64_t j = k / kL * kL; j < end; j += kL) store(w + j, Vector<D>{});
-  t_.tau[k] = 0;
-  if (k < 2) {
-    if (k == 1) t_.off_diagonal[0] = v[0];
-    for (int64_t j = 0; j < end; ++j) v[j] = w[j] = 0;
-    return;
-  }
-  make_reflector<D>(v, k, end, &t_.off_diagonal[k - 1], &t_.tau[k]);
-  const int64_t length = round_up<int64_t>(k, kL);
-  multiply_symmetric<D>(t_, k, v, p_);
-  for (int64_t j = k; j < length; ++j) p_[j] = 0;
+  make_reflector<D>(v, k, end, t_);
+  for (int64_t j = 0; j < end; j += kL) store(w + j, Vector<D>{});
+  const D tau = t_.tau[k];
+  if (tau == D(0)) return;
+
+  multiply(team, k, v);
   pending.dots(v, length, by_w_, by_v_);
-  pending.subtract(by_v_, by_w_, length, p_);
+  pending.add(by_v_, by_w_, length, p_);
   for (int64_t j = k; j < length; ++j) p_[j] = 0;
   Vector<D> sum{};
   for (int64_t j = 0; j < length; j += kL) sum += load(p_ + j) * load(v + j);
-  const D tau = t_.tau[k], half = sum_of_lanes<D>(sum) * tau * D(0.5);
-  for (int64_t j = 0; j < length; j += kL) store(w + j, (load(p_ + j) - half * load(v + j)) * tau);
+  const Vector<D> half = splat(sum_of_lanes<D>(sum) * tau * D(0.5));
+  for (int64_t j = 0; j < length; j += kL) store(w + j, (half * load(v + j) - load(p_ + j)) * tau);
 }
 
-// The leading `first` x `first` block -= V WT + W VT of the panel of rows [first, last).
+// The leading `first` x `first` block += V WT + W VT of the panel of rows [first, last).
 template <class D>
 void Tridiagonalizer<D>::update(const Team& team, int64_t first, int64_t last) {
   constexpr int kW = kPanel<D>;
@@ -323,44 +353,36 @@ void Tridiagonalizer<D>::update(const Team& team, int64_t first, int64_t last) {
     pack_panel<D>(w, index * kW, panel + depth * kW);
     pack_panel<D>(v, index * kW, panel + 2 * depth * kW);
   });
-  team(count, [&](int64_t index, int64_t worker) {
+  team(count, [&](int64_t index, int64_t) {
     const int64_t row = count - 1 - index;
     const int rows = panel_extent<D>(first, row);
-    D* tiles = tiles_ + worker * kMaxStripTiles * kTileSize<D>;
-    for (int64_t column = 0; column <= row; column += kMaxStripTiles) {
-      const int64_t tile_count = minimum(row + 1 - column, kMaxStripTiles);
-      multiply_strip<D>(panels_ + row * stride, panels_ + column * stride + depth * kW, stride,
-                        2 * depth, tile_count, rows, kW, false, tiles);
-      for (int r = 0; r < rows; ++r) {
-        D* to = t_.row(row * kW + r) + column * kW;
-        for (int64_t tile = 0; tile < tile_count; ++tile)
-          for (int j = 0; j < kW; j += kLanes<D>)
-            store(to + tile * kW + j,
-                  load(to + tile * kW + j) - load(tiles + tile * kTileSize<D> + r * kW + j));
-      }
-    }
+    for (int64_t column = 0; column <= row; ++column)
+      multiply_tile<D>(panels_ + row * stride, panels_ + column * stride + depth * kW, 2 * depth,
+                       rows, kW, true, t_.row(row * kW) + column * kW, pitch_);
   });
 }
 
 template <class D>
 void Tridiagonalizer<D>::run(const Team& team) {
+  constexpr Team kAlone{1, nullptr, nullptr};
   for (int64_t last = t_.n; last > 0;) {
     const int64_t first = (last - 1) / kPanelRows * kPanelRows;
-    for (int64_t k = last - 1; k >= first; --k) reduce_row(k, first, last);
-    update(team, first, last);
+    const Team& sharing = first < kSharedSize ? kAlone : team;
+    for (int64_t k = last - 1; k >= first; --k) reduce_row(sharing, k, first, last);
+    update(sharing, first, last);
     last = first;
   }
   t_.off_diagonal[t_.n - 1] = 0;
 }
 
 template <class D>
-int64_t tridiagonalize_bytes(int64_t n, int64_t workers) {
-  return Tridiagonalizer<D>({n, nullptr, nullptr, nullptr, nullptr}, workers, nullptr).bytes();
+int64_t tridiagonalize_bytes(int64_t n) {
+  return Tridiagonalizer<D>({n, nullptr, nullptr, nullptr, nullptr}, nullptr).bytes();
 }
 
 template <class D>
 void tridiagonalize(const Team& team, const Reduction<D>& t, void* workspace) {
-  Tridiagonalizer<D>(t, team.workers, workspace).run(team);
+  Tridiagonalizer<D>(t, workspace).run(team);
 }
 
 }  // namespace kronext::cpu::KRONEXT_CPU
