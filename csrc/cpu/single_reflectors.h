@@ -71,15 +71,20 @@ void ReflectorBlocks<T, D>::form_factor(int64_t block, const Scratch& scratch) c
     const int64_t tile = i / kW * kPanels + j / kW;
     return D(scratch.gram[tile * kTileSize<T> + i % kW * kW + j % kW]);
   };
+  constexpr int kL = kLanes<D>;
   for (int64_t m = 0; m < kB; ++m) {
     const int64_t k = block * kB + m;
     const D tau = k < t_.n ? t_.tau[k] : D(0);
-    D* row = scratch.recurrence + m * kB;
-    for (int64_t c = 0; c < kB; ++c) row[c] = c == m ? -tau : D(0);
+    Vector<D> sum[kB / kL] = {};
     for (int64_t i = 0; i < m; ++i) {
-      const D weight = tau * gram(m, i);
-      for (int64_t c = 0; c < kB; ++c) row[c] -= weight * scratch.recurrence[i * kB + c];
+      const Vector<D> overlap = splat(gram(m, i));
+#pragma GCC unroll 16
+      for (int q = 0; q < kB / kL; ++q)
+        sum[q] += overlap * load(scratch.recurrence + i * kB + q * kL);
     }
+    D* row = scratch.recurrence + m * kB;
+    for (int q = 0; q < kB / kL; ++q) store(row + q * kL, sum[q] * -tau);
+    row[m] = -tau;
     for (int64_t c = 0; c < kB; ++c) scratch.factor[c / kW * kB * kW + m * kW + c % kW] = T(row[c]);
   }
 }
