@@ -24,8 +24,8 @@ class ReflectorBlocks {
   static constexpr int64_t kPanels = kB / kW;  // of a block of reflectors
 
   struct Scratch {
-    T *rows, *gram, *factor, *strip, *product;
-    D* recurrence;
+    T *rows, *factor, *strip, *product;
+    D* negative;  // -S
   };
 
   static int64_t end(int64_t block) { return (block + 1) * kB; }
@@ -54,35 +54,32 @@ ReflectorBlocks<T, D>::ReflectorBlocks(const Reduction<D>& t, int64_t workers, v
   scaled_ = arena.take<T>(triangle(blocks_) * kB * kB);
   scratch_ = arena.take<Scratch>(workers);
   for (int64_t worker = 0; worker < workers; ++worker) {
-    const Scratch scratch{arena.take<T>(padded * kB), arena.take<T>(kB * kB),
-                          arena.take<T>(kB * kB),     arena.take<T>(padded * kW),
-                          arena.take<T>(kB * kW),     arena.take<D>(kB * kB)};
+    const Scratch scratch{arena.take<T>(kB * kW), arena.take<T>(kB * kB),
+                          arena.take<T>(padded * kW), arena.take<T>(kB * kW),
+                          arena.take<D>(kB * kB)};
     if (workspace) scratch_[worker] = scratch;
   }
   bytes_ = arena.used();
 }
 
-// -S, as panels of depth kB.
+// -S, as panels of depth kB. In D, as S magnifies the errors of near parallel reflectors.
 template <class T, class D>
 void ReflectorBlocks<T, D>::form_factor(int64_t block, const Scratch& scratch) const {
-  const PanelRun<T> y{transposed(block), end(block) * kW, kPanels, kW};
-  multiply_block<T>(y, y, end(block), false, scratch.gram);
-  const auto gram = [&](int64_t i, int64_t j) {
-    const int64_t tile = i / kW * kPanels + j / kW;
-    return D(scratch.gram[tile * kTileSize<T> + i % kW * kW + j % kW]);
-  };
   constexpr int kL = kLanes<D>;
+  const int64_t first = block * kB, pitch = row_pitch<D>(t_.n);
   for (int64_t m = 0; m < kB; ++m) {
-    const int64_t k = block * kB + m;
-    const D tau = k < t_.n ? t_.tau[k] : D(0);
+    const D tau = first + m < t_.n ? t_.tau[first + m] : D(0);
+    const RowPairs<D> earlier{t_.row(first), t_.row(first + 1), 2 * pitch, 0, (m + 1) / 2};
+    D even[kB / 2], odd[kB / 2];
+    earlier.dots(t_.row(first + m), round_up<int64_t>(first + m, kL), even, odd);
     Vector<D> sum[kB / kL] = {};
     for (int64_t i = 0; i < m; ++i) {
-      const Vector<D> overlap = splat(gram(m, i));
+      const Vector<D> overlap = splat((i % 2 ? odd : even)[i / 2]);
 #pragma GCC unroll 16
       for (int q = 0; q < kB / kL; ++q)
-        sum[q] += overlap * load(scratch.recurrence + i * kB + q * kL);
+        sum[q] += overlap * load(scratch.negative + i * kB + q * kL);
     }
-    D* row = scratch.recurrence + m * kB;
+    D* row = scratch.negative + m * kB;
     for (int q = 0; q < kB / kL; ++q) store(row + q * kL, sum[q] * -tau);
     row[m] = -tau;
     for (int64_t c = 0; c < kB; ++c) scratch.factor[c / kW * kB * kW + m * kW + c % kW] = T(row[c]);
@@ -91,8 +88,8 @@ void ReflectorBlocks<T, D>::form_factor(int64_t block, const Scratch& scratch) c
 
 template <class T, class D>
 void ReflectorBlocks<T, D>::prepare(int64_t block, const Scratch& scratch) const {
-  constexpr Dtype kDtype = sizeof(D) == 8 ? Dtype::kFloat64 : Dtype::kFloat32;
-  const Matrix y{t_.row(block * kB), kDtype, kB, end(block), row_pitch<D>(t_.n), 1};
+  const FlushDenormals flush;
+  const Matrix y{t_.row(block * kB), kDtypeOf<D>, kB, end(block), row_pitch<D>(t_.n), 1};
   for (int64_t p = 0; p < kPanels; ++p)
     pack_panel<T>(y, p * kW, transposed(block) + p * end(block) * kW);
   form_factor(block, scratch);
@@ -106,6 +103,7 @@ void ReflectorBlocks<T, D>::prepare(int64_t block, const Scratch& scratch) const
 template <class T, class D>
 void ReflectorBlocks<T, D>::apply_to_strip(const Matrix& columns, int64_t index,
                                            const Scratch& scratch) const {
+  const FlushDenormals flush;
   const int count = panel_extent<T>(columns.rows, index);
   T* strip = scratch.strip;
   pack_panel<T>(columns, index * kW, strip);
@@ -124,9 +122,8 @@ void ReflectorBlocks<T, D>::apply_to_strip(const Matrix& columns, int64_t index,
 
 template <class T, class D>
 void ReflectorBlocks<T, D>::apply(const Team& team, T* vectors, int64_t row_stride) const {
-  constexpr Dtype kDtype = sizeof(T) == 8 ? Dtype::kFloat64 : Dtype::kFloat32;
   team(blocks_, [&](int64_t block, int64_t worker) { prepare(block, scratch_[worker]); });
-  const Matrix columns{vectors, kDtype, t_.n, t_.n, 1, row_stride};
+  const Matrix columns{vectors, kDtypeOf<T>, t_.n, t_.n, 1, row_stride};
   team(panel_count<T>(t_.n),
        [&](int64_t index, int64_t worker) { apply_to_strip(columns, index, scratch_[worker]); });
 }
@@ -136,7 +133,7 @@ int64_t apply_reflectors_bytes(int64_t n, int64_t workers) {
   return ReflectorBlocks<T, D>({n, nullptr, nullptr, nullptr, nullptr}, workers, nullptr).bytes();
 }
 
-// V <- H_{n-1} ... H_2 V, n x n.
+// V <- H_{n-1} ... H_2 V, n x n. `workspace` has apply_reflectors_bytes<T, D>(n, workers) bytes.
 template <class T, class D>
 void apply_reflectors(const Team& team, const Reduction<D>& t, T* vectors, int64_t row_stride,
                       void* workspace) {

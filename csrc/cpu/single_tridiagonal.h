@@ -2,111 +2,31 @@
 //
 // Vectors run along the rows of the matrix. As in eigh_tridiagonal.h, step k, from the last row up,
 // reflects the first k entries of row k onto entry k - 1:
-//   H_k = I - tau_k v_k v_kT,   A <- H_k A H_k = A - v wT - w vT,
-//   w = tau (p - (tau / 2) (pT v) v),   p = A v.
+//   H_k = I - tau_k v_k v_kT,   A <- H_k A H_k = A + v wT + w vT,
+//   w = tau ((tau / 2) (pT v) v - p),   p = A v.
 // Updates are held back while a panel of rows is reduced (LAPACK's dlatrd): a row is brought up to
-// date when its turn comes, p is taken with the old matrix and corrected, p <- p - V (WT v) -
-// W (VT v), and after the panel A <- A - V WT - W VT is one product of 2/3 n^3 operations in all.
-// The other 2/3 n^3, the products A v, read the whole triangle for each row: they bound the time of
-// matrices that no cache holds.
+// date when its turn comes, p is taken with the old matrix and corrected, p <- p + V (WT v) +
+// W (VT v), and after the panel A <- A + V WT + W VT is one product, 2/3 n^3 operations in all. The
+// other 2/3 n^3, the products A v, read the whole triangle for each row, and the speed of the cache
+// that holds it is their bound.
 #pragma once
 
 #include "csrc/core/team.h"
 #include "csrc/cpu/arena.h"
-#include "csrc/cpu/eigh_lanes.h"
-#include "csrc/cpu/product.h"
+#include "csrc/cpu/single_matrix.h"
 
 namespace kronext::cpu::KRONEXT_CPU {
 
-// Rows of matrices and reflectors are padded to a multiple of it.
-constexpr int64_t kRowBlock = 32;
-
-// Values between two rows: an odd number of cache lines, so that rows fall into different sets.
-template <class D>
-constexpr int64_t row_pitch(int64_t n) {
-  return round_up(n, kRowBlock) + 64 / int64_t(sizeof(D));
-}
-
-// A symmetric matrix on its way to T.
-//
-// Only the lower triangle counts, with one exception: blocks of kPanel<D> x kPanel<D> on the
-// diagonal are kept whole, so that a product with them needs no masks.
-template <class D>
-struct Reduction {
-  static constexpr int64_t matrix_size(int64_t n) {
-    return round_up(n, kRowBlock) * row_pitch<D>(n);
-  }
-
-  D* row(int64_t k) const { return matrix + k * row_pitch<D>(n); }
-
-  int64_t n;
-  D* matrix;    // becomes the reflectors: row k is v_k, with zeros up to a multiple of kRowBlock
-  D* diagonal;  // n
-  D* off_diagonal;  // n; entry i couples i and i + 1, the last one is 0
-  D* tau;           // n; 0 for k < 2, whose rows are empty
-};
-
-template <class D>
-struct MatrixScale {
-  D scale;      // a power of two: matrix = scale * copy
-  bool finite;  // if not, there is no copy
-};
-
-// The lower triangle of a matrix into `to`, divided by the power of two that brings its largest
-// entry to [1, 2) (or as near as D can), so that squares neither overflow nor vanish.
-template <class D, class T>
-MatrixScale<D> copy_scaled(const T* matrix, int64_t row_stride, const Reduction<D>& to) {
-  constexpr int kL = kLanes<T>, kBias = FloatFormat<D>::kBias;
-  const int64_t n = to.n;
-  Mask<T> bits{};  // their order is that of the magnitudes, with NaN above infinity
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t j = 0; j <= i; j += kL) {
-      const Vector<T> x = load_first<T>(matrix + i * row_stride + j, i + 1 - j);
-      bits = maximum(bits, reinterpret_cast<Mask<T>>(absolute<T>(x)));
-    }
-  typename IntegerOf<T>::type largest = 0;
-  for (int lane = 0; lane < kL; ++lane) largest = maximum(largest, bits[lane]);
-  const int exponent = int(largest >> FloatFormat<T>::kMantissaBits) - FloatFormat<T>::kBias;
-  if (exponent > FloatFormat<T>::kBias) return {D(1), false};
-  const int power = minimum(maximum(exponent, 1 - kBias), kBias - 1);
-  const D inverse = power_of_two<D>(-power - Mask<D>{})[0];
-
-  for (int64_t i = 0; i < round_up(n, kRowBlock); ++i) {
-    D* row = to.row(i);
-    for (int64_t j = 0; j < round_up(i + 1, kRowBlock); j += kLanes<D>) {
-      const int64_t count = i < n ? i + 1 - j : 0;
-      const Vector<T, kLanes<D>> x = load_first<T, kLanes<D>>(matrix + i * row_stride + j, count);
-      store(row + j, convert<D, T, kLanes<D>>(x) * inverse);
-    }
-    for (int64_t j = i / kPanel<D> * kPanel<D>; j < i; ++j) to.row(j)[i] = row[j];
-  }
-  return {power_of_two<D>(power - Mask<D>{})[0], true};
-}
-
 // ---- products with the lower triangle ----------------------------------------------------------
 
-template <class D, int Lanes, int... Lane>
-KRONEXT_INLINE Vector<D, Lanes / 2> add_halves(Vector<D, Lanes> x, IndexList<Lane...>) {
-  return __builtin_shufflevector(x, x, Lane...) +
-         __builtin_shufflevector(x, x, (Lanes / 2 + Lane)...);
-}
-template <class D, int Lanes = kLanes<D>>
-KRONEXT_INLINE D sum_of_lanes(Vector<D, Lanes> x) {
-  if constexpr (Lanes == 2) {
-    return x[0] + x[1];
-  } else {
-    return sum_of_lanes<D, Lanes / 2>(add_halves<D, Lanes>(x, MakeIndexList<Lanes / 2>{}));
-  }
-}
-
 // Rows that share one load and store of p: a sum and a factor in registers for each.
-constexpr int kSharedRows = kVectorRegisters / 4;
+constexpr int kProductRows = kVectorRegisters / 4;
 
-// Rows that a block on the diagonal and a share of the matrix are multiples of.
+// Rows of a block on the diagonal; parts of a product are multiples of it.
 template <class D>
-constexpr int kProductBlock = maximum(kSharedRows, kLanes<D>);
+constexpr int kProductBlock = maximum(kProductRows, kLanes<D>);
 
-// p += A v for the entries of rows [first, first + kSharedRows) of the lower triangle and their
+// p += A v for the entries of rows [first, first + kProductRows) of the lower triangle and their
 // mirror images.
 template <class D>
 KRONEXT_INLINE void multiply_rows_symmetric(const D* a, int64_t pitch, int64_t first,
@@ -114,15 +34,15 @@ KRONEXT_INLINE void multiply_rows_symmetric(const D* a, int64_t pitch, int64_t f
   constexpr int kL = kLanes<D>, kBlock = kProductBlock<D>;
   const int64_t block = first / kBlock * kBlock;
   const D* row = a + first * pitch;
-  Vector<D> sum[kSharedRows] = {}, factor[kSharedRows];
+  Vector<D> sum[kProductRows] = {}, factor[kProductRows];
 #pragma GCC unroll 8
-  for (int r = 0; r < kSharedRows; ++r) factor[r] = splat(v[first + r]);
+  for (int r = 0; r < kProductRows; ++r) factor[r] = splat(v[first + r]);
 #pragma GCC unroll 2
   for (int64_t j = 0; j < block; j += kL) {
     const Vector<D> v_j = load(v + j);
     Vector<D> p_j = load(p + j);
 #pragma GCC unroll 8
-    for (int r = 0; r < kSharedRows; ++r) {
+    for (int r = 0; r < kProductRows; ++r) {
       const Vector<D> x = load(row + r * pitch + j);
       sum[r] += x * v_j;
       p_j += x * factor[r];
@@ -130,7 +50,7 @@ KRONEXT_INLINE void multiply_rows_symmetric(const D* a, int64_t pitch, int64_t f
     store(p + j, p_j);
   }
 #pragma GCC unroll 8
-  for (int r = 0; r < kSharedRows; ++r) {
+  for (int r = 0; r < kProductRows; ++r) {
     for (int64_t j = block; j < block + kBlock; j += kL)
       sum[r] += load(row + r * pitch + j) * load(v + j);
     p[first + r] += sum_of_lanes<D>(sum[r]);
@@ -142,17 +62,17 @@ template <class D>
 void multiply_symmetric(const Reduction<D>& t, int64_t first, int64_t last, bool upward, const D* v,
                         D* p) {
   for (int64_t j = 0; j < last; j += kLanes<D>) store(p + j, Vector<D>{});
-  for (int64_t done = 0; done < last - first; done += kSharedRows) {
-    const int64_t row = upward ? last - kSharedRows - done : first + done;
+  for (int64_t done = 0; done < last - first; done += kProductRows) {
+    const int64_t row = upward ? last - kProductRows - done : first + done;
     multiply_rows_symmetric<D>(t.matrix, row_pitch<D>(t.n), row, v, p);
   }
 }
 
 // ---- updates that are held back ----------------------------------------------------------------
 
-// Pairs (v_r, w_r) whose v wT + w vT is still to be added.
+// Rows v_r and w_r, first <= r < last, such as those whose v wT + w vT is still to be added.
 template <class D>
-struct PendingPairs {
+struct RowPairs {
   const D *v, *w;  // row r of each: `pitch` values further
   int64_t pitch, first, last;
 
@@ -213,12 +133,12 @@ struct PendingPairs {
   }
 };
 
-// The reflector of row v[0 .. k] in place: v[k - 1] becomes 1, what follows up to `end` zero. Row 1
-// is that of T already.
+// The reflector of row v[0 .. k] in place: v[k - 1] becomes 1, what follows up to `end` zero. Rows
+// 0 and 1 have nothing to reflect.
 template <class D>
 void make_reflector(D* v, int64_t k, int64_t end, const Reduction<D>& t) {
-  // Of a matrix scaled to about 1.
-  constexpr D kNothingLeft = FloatFormat<D>::kFloor * FloatFormat<D>::kFloor;
+  // Below the roundoff of a matrix scaled to about 1, and far above the squares that are flushed.
+  constexpr D kNothingLeft = FloatFormat<D>::kFloor;
   constexpr int kL = kLanes<D>;
   const D pivot = k > 0 ? v[k - 1] : D(0);
   for (int64_t j = maximum<int64_t>(k - 1, 0); j < end; ++j) v[j] = 0;
@@ -248,8 +168,8 @@ void make_reflector(D* v, int64_t k, int64_t end, const Reduction<D>& t) {
 
 // Rows whose updates are held back together.
 constexpr int64_t kPanelRows = 16;
-// Smaller leading blocks are left to the calling thread.
-constexpr int64_t kSharedSize = 512;
+// Smaller leading blocks are not worth waking a team for.
+constexpr int64_t kTeamSize = 512;
 
 template <class D>
 class Tridiagonalizer {
@@ -263,14 +183,13 @@ class Tridiagonalizer {
   void multiply(const Team& team, int64_t k, const D* v);
   void update(const Team& team, int64_t first, int64_t last);
 
-  static int64_t shares(int64_t k) { return k < kSharedSize ? 1 : k / 128; }
+  static int64_t parts(int64_t k) { return k < kTeamSize ? 1 : k / 128; }
 
   Reduction<D> t_;
   int64_t pitch_;
-  D* w_;             // kPanelRows rows
-  D* p_;             // a row for each share
-  D *by_v_, *by_w_;  // kPanelRows
-  D* panels_;
+  D* w_;       // kPanelRows rows
+  D* p_;       // a row for each part of a product
+  D* panels_;  // packed V and W
   int64_t bytes_;
 };
 
@@ -279,48 +198,45 @@ Tridiagonalizer<D>::Tridiagonalizer(const Reduction<D>& t, void* workspace)
     : t_(t), pitch_(row_pitch<D>(t.n)) {
   Arena arena(workspace);
   w_ = arena.take<D>(kPanelRows * pitch_);
-  p_ = arena.take<D>(shares(t.n) * pitch_);
-  by_v_ = arena.take<D>(kPanelRows);
-  by_w_ = arena.take<D>(kPanelRows);
+  p_ = arena.take<D>(parts(t.n) * pitch_);
   panels_ = arena.take<D>(panel_count<D>(t.n) * panel_stride<D>(3 * kPanelRows));
   bytes_ = arena.used();
 }
 
-// p = A v over the leading k x k block, v zero from k on. The shares, of about equal area, and the
-// order in which they are summed depend on k alone. Every other product goes upward: it begins with
-// the rows that are still in a cache.
+// p = A v over the leading k x k block, v zero from k on. Parts of about equal area, and the order
+// in which they are summed, depend on k alone; part 0 has the last rows and so reaches all of p.
+// Every other product goes upward: it begins with the rows that are still in a cache.
 template <class D>
 void Tridiagonalizer<D>::multiply(const Team& team, int64_t k, const D* v) {
   constexpr int kBlock = kProductBlock<D>;
-  const int64_t rows = round_up<int64_t>(k, kBlock), count = shares(k);
+  const int64_t rows = round_up<int64_t>(k, kBlock), count = parts(k);
   const bool upward = k % 2 == 0;
-  const auto begin = [&](int64_t share) {
-    return int64_t(double(rows) * __builtin_sqrt(double(share) / double(count))) / kBlock * kBlock;
+  const auto end = [&](int64_t part) {
+    const double area = double(count - part) / double(count);
+    return int64_t(double(rows) * __builtin_sqrt(area)) / kBlock * kBlock;
   };
   team(count, [&](int64_t index, int64_t) {
-    const int64_t share = upward ? count - 1 - index : index;
-    const int64_t last = share + 1 < count ? begin(share + 1) : rows;
-    multiply_symmetric<D>(t_, begin(share), last, upward, v, p_ + (count - 1 - share) * pitch_);
+    const FlushDenormals flush;
+    const int64_t part = upward ? index : count - 1 - index;
+    multiply_symmetric<D>(t_, end(part + 1), end(part), upward, v, p_ + part * pitch_);
   });
-  for (int64_t share = count - 2; share >= 0; --share) {
-    const D* part = p_ + (count - 1 - share) * pitch_;
-    for (int64_t j = 0; j < begin(share + 1); j += kLanes<D>)
-      store(p_ + j, load(p_ + j) + load(part + j));
-  }
+  for (int64_t part = 1; part < count; ++part)
+    for (int64_t j = 0; j < end(part); j += kLanes<D>)
+      store(p_ + j, load(p_ + j) + load(p_ + part * pitch_ + j));
 }
 
 // Step k of the panel of rows [first, last).
 template <class D>
 void Tridiagonalizer<D>::reduce_row(const Team& team, int64_t k, int64_t first, int64_t last) {
   constexpr int kL = kLanes<D>;
-  const PendingPairs<D> pending{t_.row(first), w_, pitch_, k + 1 - first, last - first};
+  const RowPairs<D> pending{t_.row(first), w_, pitch_, k + 1 - first, last - first};
   const int64_t end = round_up(k + 1, kRowBlock), length = round_up<int64_t>(k, kL);
-  D *v = t_.row(k), *w = w_ + (k - first) * pitch_;
+  D *v = t_.row(k), *w = w_ + (k - first) * pitch_, by_v[kPanelRows], by_w[kPanelRows];
   for (int64_t r = pending.first; r < pending.last; ++r) {
-    by_v_[r] = pending.w[r * pitch_ + k];
-    by_w_[r] = pending.v[r * pitch_ + k];
+    by_v[r] = pending.w[r * pitch_ + k];
+    by_w[r] = pending.v[r * pitch_ + k];
   }
-  pending.add(by_v_, by_w_, round_up<int64_t>(k + 1, kL), v);
+  pending.add(by_v, by_w, round_up<int64_t>(k + 1, kL), v);
   t_.diagonal[k] = v[k];
   make_reflector<D>(v, k, end, t_);
   for (int64_t j = 0; j < end; j += kL) store(w + j, Vector<D>{});
@@ -328,8 +244,8 @@ void Tridiagonalizer<D>::reduce_row(const Team& team, int64_t k, int64_t first, 
   if (tau == D(0)) return;
 
   multiply(team, k, v);
-  pending.dots(v, length, by_w_, by_v_);
-  pending.add(by_v_, by_w_, length, p_);
+  pending.dots(v, length, by_w, by_v);
+  pending.add(by_v, by_w, length, p_);
   for (int64_t j = k; j < length; ++j) p_[j] = 0;
   Vector<D> sum{};
   for (int64_t j = 0; j < length; j += kL) sum += load(p_ + j) * load(v + j);
@@ -341,19 +257,20 @@ void Tridiagonalizer<D>::reduce_row(const Team& team, int64_t k, int64_t first, 
 template <class D>
 void Tridiagonalizer<D>::update(const Team& team, int64_t first, int64_t last) {
   constexpr int kW = kPanel<D>;
-  constexpr Dtype kDtype = sizeof(D) == 8 ? Dtype::kFloat64 : Dtype::kFloat32;
   const int64_t depth = last - first, stride = panel_stride<D>(3 * kPanelRows);
   const int64_t count = panel_count<D>(first);
   // A panel is V, W, V: its first two thirds serve as left operand, its last two as right one.
   team(count, [&](int64_t index, int64_t) {
-    const Matrix v{t_.row(first), kDtype, first, depth, 1, pitch_};
-    const Matrix w{w_, kDtype, first, depth, 1, pitch_};
+    const FlushDenormals flush;
+    const Matrix v{t_.row(first), kDtypeOf<D>, first, depth, 1, pitch_};
+    const Matrix w{w_, kDtypeOf<D>, first, depth, 1, pitch_};
     D* panel = panels_ + index * stride;
     pack_panel<D>(v, index * kW, panel);
     pack_panel<D>(w, index * kW, panel + depth * kW);
     pack_panel<D>(v, index * kW, panel + 2 * depth * kW);
   });
   team(count, [&](int64_t index, int64_t) {
+    const FlushDenormals flush;
     const int64_t row = count - 1 - index;
     const int rows = panel_extent<D>(first, row);
     for (int64_t column = 0; column <= row; ++column)
@@ -364,10 +281,11 @@ void Tridiagonalizer<D>::update(const Team& team, int64_t first, int64_t last) {
 
 template <class D>
 void Tridiagonalizer<D>::run(const Team& team) {
+  const FlushDenormals flush;
   constexpr Team kAlone{1, nullptr, nullptr};
   for (int64_t last = t_.n; last > 0;) {
     const int64_t first = (last - 1) / kPanelRows * kPanelRows;
-    const Team& sharing = first < kSharedSize ? kAlone : team;
+    const Team& sharing = first < kTeamSize ? kAlone : team;
     for (int64_t k = last - 1; k >= first; --k) reduce_row(sharing, k, first, last);
     update(sharing, first, last);
     last = first;
@@ -380,6 +298,7 @@ int64_t tridiagonalize_bytes(int64_t n) {
   return Tridiagonalizer<D>({n, nullptr, nullptr, nullptr, nullptr}, nullptr).bytes();
 }
 
+// `workspace` has tridiagonalize_bytes<D>(n) bytes.
 template <class D>
 void tridiagonalize(const Team& team, const Reduction<D>& t, void* workspace) {
   Tridiagonalizer<D>(t, workspace).run(team);
