@@ -220,9 +220,11 @@ void Tridiagonalizer<D>::multiply(const Team& team, int64_t k, const D* v) {
     const int64_t part = upward ? index : count - 1 - index;
     multiply_symmetric<D>(t_, end(part + 1), end(part), upward, v, p_ + part * pitch_);
   });
-  for (int64_t part = 1; part < count; ++part)
-    for (int64_t j = 0; j < end(part); j += kLanes<D>)
-      store(p_ + j, load(p_ + j) + load(p_ + part * pitch_ + j));
+  for (int64_t part = 1; part < count; ++part) {
+    const D* partial = p_ + part * pitch_;
+    for (int64_t j = 0, last = end(part); j < last; j += kLanes<D>)
+      store(p_ + j, load(p_ + j) + load(partial + j));
+  }
 }
 
 // Step k of the panel of rows [first, last).
@@ -257,6 +259,7 @@ void Tridiagonalizer<D>::reduce_row(const Team& team, int64_t k, int64_t first, 
 template <class D>
 void Tridiagonalizer<D>::update(const Team& team, int64_t first, int64_t last) {
   constexpr int kW = kPanel<D>;
+  static_assert(kPanelRows % kRows == 0, "the micro-kernel writes no row of the panel");
   const int64_t depth = last - first, stride = panel_stride<D>(3 * kPanelRows);
   const int64_t count = panel_count<D>(first);
   // A panel is V, W, V: its first two thirds serve as left operand, its last two as right one.
