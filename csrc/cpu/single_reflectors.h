@@ -22,20 +22,27 @@ class ReflectorBlocks {
   static constexpr int kW = kPanel<T>;
   static constexpr int64_t kB = kRowBlock;
   static constexpr int64_t kPanels = kB / kW;  // of a block of reflectors
+  static constexpr int64_t kMaxStrips = 6;     // of a task
 
   struct Scratch {
-    T *rows, *factor, *strip, *product;
+    T *rows, *factor, *strips, *product;
     D* negative;  // -S
   };
 
   static int64_t end(int64_t block) { return (block + 1) * kB; }
+  // Several strips share the blocks once these are more than caches hold, and tasks are many enough
+  // for a team.
+  int64_t strips_of_task() const {
+    return minimum(maximum<int64_t>(panel_count<T>(t_.n) / 16, 1), kMaxStrips);
+  }
   // Blocks before this one take 1 + 2 + ... squares of kB x kB.
   T* transposed(int64_t block) const { return transposed_ + triangle(block) * kB * kB; }
   T* scaled(int64_t block) const { return scaled_ + triangle(block) * kB * kB; }
 
   void form_factor(int64_t block, const Scratch& scratch) const;
   void prepare(int64_t block, const Scratch& scratch) const;
-  void apply_to_strip(const Matrix& columns, int64_t index, const Scratch& scratch) const;
+  void apply_to_strips(const Matrix& columns, int64_t first, int64_t last,
+                       const Scratch& scratch) const;
 
   Reduction<D> t_;
   int64_t blocks_;
@@ -55,7 +62,7 @@ ReflectorBlocks<T, D>::ReflectorBlocks(const Reduction<D>& t, int64_t workers, v
   scratch_ = arena.take<Scratch>(workers);
   for (int64_t worker = 0; worker < workers; ++worker) {
     const Scratch scratch{arena.take<T>(kB * kW), arena.take<T>(kB * kB),
-                          arena.take<T>(padded * kW), arena.take<T>(kB * kW),
+                          arena.take<T>(strips_of_task() * padded * kW), arena.take<T>(kB * kW),
                           arena.take<D>(kB * kB)};
     if (workspace) scratch_[worker] = scratch;
   }
@@ -100,32 +107,40 @@ void ReflectorBlocks<T, D>::prepare(int64_t block, const Scratch& scratch) const
   }
 }
 
+// Strips [first, last) of the columns.
 template <class T, class D>
-void ReflectorBlocks<T, D>::apply_to_strip(const Matrix& columns, int64_t index,
-                                           const Scratch& scratch) const {
+void ReflectorBlocks<T, D>::apply_to_strips(const Matrix& columns, int64_t first, int64_t last,
+                                            const Scratch& scratch) const {
   const FlushDenormals flush;
-  const int count = panel_extent<T>(columns.rows, index);
-  T* strip = scratch.strip;
-  pack_panel<T>(columns, index * kW, strip);
-  for (int64_t k = t_.n * kW; k < blocks_ * kB * kW; ++k) strip[k] = 0;
-  for (int64_t block = 0; block < blocks_; ++block) {
-    multiply_block<T>({transposed(block), end(block) * kW, kPanels, kW}, {strip, 0, 1, count},
-                      end(block), false, scratch.product);
-    multiply_block<T>({scaled(block), kB * kW, end(block) / kW, kW}, {scratch.product, 0, 1, count},
-                      kB, true, strip);
+  const auto strip = [&](int64_t s) { return scratch.strips + (s - first) * blocks_ * kB * kW; };
+  for (int64_t s = first; s < last; ++s) {
+    pack_panel<T>(columns, s * kW, strip(s));
+    for (int64_t k = t_.n * kW; k < blocks_ * kB * kW; ++k) strip(s)[k] = 0;
   }
-  T* to = static_cast<T*>(columns.data) + index * kW;
-  for (int64_t i = 0; i < t_.n; ++i)
-    for (int c = 0; c < count; c += kLanes<T>)
-      store_first<T>(to + i * columns.column_stride + c, load(strip + i * kW + c), count - c);
+  for (int64_t block = 0; block < blocks_; ++block)
+    for (int64_t s = first; s < last; ++s) {
+      const int count = panel_extent<T>(columns.rows, s);
+      multiply_block<T>({transposed(block), end(block) * kW, kPanels, kW}, {strip(s), 0, 1, count},
+                        end(block), false, scratch.product);
+      multiply_block<T>({scaled(block), kB * kW, end(block) / kW, kW},
+                        {scratch.product, 0, 1, count}, kB, true, strip(s));
+    }
+  for (int64_t i = 0; i < t_.n; ++i) {
+    T* row = static_cast<T*>(columns.data) + i * columns.column_stride;
+    for (int64_t s = first; s < last; ++s)
+      for (int64_t c = 0; c < kW; c += kLanes<T>)
+        store_first<T>(row + s * kW + c, load(strip(s) + i * kW + c), t_.n - s * kW - c);
+  }
 }
 
 template <class T, class D>
 void ReflectorBlocks<T, D>::apply(const Team& team, T* vectors, int64_t row_stride) const {
   team(blocks_, [&](int64_t block, int64_t worker) { prepare(block, scratch_[worker]); });
   const Matrix columns{vectors, kDtypeOf<T>, t_.n, t_.n, 1, row_stride};
-  team(panel_count<T>(t_.n),
-       [&](int64_t index, int64_t worker) { apply_to_strip(columns, index, scratch_[worker]); });
+  const int64_t strips = panel_count<T>(t_.n), width = strips_of_task();
+  team(ceil_divide(strips, width), [&](int64_t task, int64_t worker) {
+    apply_to_strips(columns, task * width, minimum(strips, (task + 1) * width), scratch_[worker]);
+  });
 }
 
 template <class T, class D>
