@@ -155,8 +155,7 @@ class CongruenceGroup {
     return first;
   }
   static Matrix compute_matrix(T* data, int64_t rows, int64_t columns, int64_t row_stride) {
-    constexpr Dtype kDtype = sizeof(T) == 8 ? Dtype::kFloat64 : Dtype::kFloat32;
-    return {data, kDtype, rows, columns, row_stride, 1};
+    return {data, kDtypeOf<T>, rows, columns, row_stride, 1};
   }
 
   // X of a sample (dim x depth), X = G or D^T on the left, GT or AT on the right.

@@ -13,6 +13,9 @@ namespace kronext::cpu::KRONEXT_CPU {
 template <class T>
 constexpr int kPanel = 2 * kLanes<T>;
 
+template <class T>
+constexpr Dtype kDtypeOf = sizeof(T) == 8 ? Dtype::kFloat64 : Dtype::kFloat32;
+
 struct BFloat16 {
   uint16_t bits;
 };

@@ -23,7 +23,7 @@ constexpr int64_t kChunk = 96 * 16 / kLanes<T> * int64_t(sizeof(float)) / int64_
 
 template <class T, int kVectors>
 KRONEXT_INLINE void multiply_rows(const T* left, const T* right, int64_t depth, bool accumulate,
-                                  T* tile) {
+                                  T* tile, int64_t stride) {
   constexpr int kW = kPanel<T>, kL = kLanes<T>;
   Vector<T> sum[kRows][kVectors] = {};
   for (int64_t k = 0; k < depth; ++k, left += kW, right += kW) {
@@ -41,23 +41,24 @@ KRONEXT_INLINE void multiply_rows(const T* left, const T* right, int64_t depth, 
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
-      T* out = tile + r * kW + v * kL;
+      T* out = tile + r * stride + v * kL;
       store(out, accumulate ? load(out) + sum[r][v] : sum[r][v]);
     }
   }
 }
 
-// One tile; rows and columns past the given counts may stay unwritten.
+// One tile, whose rows lie `stride` values apart; rows and columns past the given counts may stay
+// unwritten.
 template <class T>
 void multiply_tile(const T* left, const T* right, int64_t depth, int rows, int columns,
-                   bool accumulate, T* tile) {
+                   bool accumulate, T* tile, int64_t stride = kPanel<T>) {
   if (columns > kLanes<T>) {
     for (int r = 0; r < rows; r += kRows) {
-      multiply_rows<T, 2>(left + r, right, depth, accumulate, tile + r * kPanel<T>);
+      multiply_rows<T, 2>(left + r, right, depth, accumulate, tile + r * stride, stride);
     }
   } else {
     for (int r = 0; r < rows; r += kRows) {
-      multiply_rows<T, 1>(left + r, right, depth, accumulate, tile + r * kPanel<T>);
+      multiply_rows<T, 1>(left + r, right, depth, accumulate, tile + r * stride, stride);
     }
   }
 }

@@ -187,6 +187,19 @@ KRONEXT_INLINE bool any(Mask<T, Lanes> mask) {
   return bits;
 }
 
+template <class T, int Lanes, int... Lane>
+KRONEXT_INLINE Vector<T, Lanes / 2> add_halves(Vector<T, Lanes> x, IndexList<Lane...>) {
+  return __builtin_shufflevector(x, x, Lane...) +
+         __builtin_shufflevector(x, x, (Lanes / 2 + Lane)...);
+}
+template <class T, int Lanes = kLanes<T>>
+KRONEXT_INLINE T sum_of_lanes(Vector<T, Lanes> x) {
+  if constexpr (Lanes == 2)
+    return x[0] + x[1];
+  else
+    return sum_of_lanes<T, Lanes / 2>(add_halves<T, Lanes>(x, MakeIndexList<Lanes / 2>{}));
+}
+
 // AVX-512 intrinsics in masked form: gcc 12 warns about an undefined operand in the plain ones.
 KRONEXT_INLINE Vector<double> square_root(Vector<double> x) {
 #if defined(__AVX512F__)
