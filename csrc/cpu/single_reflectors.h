@@ -81,7 +81,7 @@ void ReflectorBlocks<T, D>::form_factor(int64_t block, const Scratch& scratch) c
     earlier.dots(t_.row(first + m), round_up<int64_t>(first + m, kL), even, odd);
     Vector<D> sum[kB / kL] = {};
     for (int64_t i = 0; i < m; ++i) {
-      const Vector<D> overlap = splat((i % 2 ? odd : even)[i / 2]);
+      const Vector<D> overlap = splat(i % 2 ? odd[i / 2] : even[i / 2]);
 #pragma GCC unroll 16
       for (int q = 0; q < kB / kL; ++q)
         sum[q] += overlap * load(scratch.negative + i * kB + q * kL);
