@@ -14,15 +14,13 @@
 #include <math.h>
 
 #include "csrc/cpu/divide_and_conquer.h"
+#include "csrc/cpu/eigh_output.h"
 #include "csrc/cpu/outer.h"
 #include "csrc/cpu/single_reflectors.h"
 #include "csrc/cpu/single_tridiagonal.h"
 
 namespace kronext::cpu::KRONEXT_CPU {
 namespace {
-
-template <class T>
-constexpr Dtype kDtype = sizeof(T) == 8 ? Dtype::kFloat64 : Dtype::kFloat32;
 
 template <class T, class D>
 class SingleSolver {
@@ -35,7 +33,7 @@ class SingleSolver {
   static constexpr T kMost = sizeof(T) == 4 ? T(__FLT_MAX__) : T(__DBL_MAX__);
 
   static OuterSide side(int64_t n, T* x, T* root, double weight) {
-    return {{x, kDtype<T>, n, n, n, 1}, {root, kDtype<T>, n, n, n, 1}, 0, weight};
+    return {{x, kDtypeOf<T>, n, n, n, 1}, {root, kDtypeOf<T>, n, n, n, 1}, 0, weight};
   }
   bool find_vectors(T* vectors, const Team& team) const;
   double scale_vectors(const T* vectors, const Damping& damping, T* scaled) const;
@@ -72,7 +70,6 @@ SingleSolver<T, D>::SingleSolver(int64_t n, int64_t workers, void* workspace) : 
 // Eigenvalues of the scaled matrix, ascending, and the eigenvectors as columns.
 template <class T, class D>
 bool SingleSolver<T, D>::find_vectors(T* vectors, const Team& team) const {
-  const FlushDenormals flush;
   tridiagonalize(team, reduction_, stage_);
   for (int64_t i = 0; i < n_; ++i) {
     values_[i] = reduction_.diagonal[i];
@@ -138,12 +135,6 @@ Info SingleSolver<T, D>::solve(const EighProblem<T>& problem, const Team& team) 
 template <class T, class D>
 int64_t workspace_bytes(int64_t n, int64_t workers) {
   return SingleSolver<T, D>(n, workers, nullptr).bytes();
-}
-
-template <class T>
-void store_identity(T* out, int64_t n) {
-  for (int64_t i = 0; i < n; ++i)
-    for (int64_t j = 0; j < n; ++j) out[i * n + j] = T(i == j);
 }
 
 template <class T, class D>
