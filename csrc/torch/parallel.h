@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -41,15 +42,45 @@ void run_tasks(int64_t count, int64_t workers, const Task& task) {
 }
 
 // Uninitialised memory from torch's allocator, 64-byte aligned.
+//
+// A thread keeps its last one, up to kMostKept: new memory costs a page fault every 4 KiB, which
+// for a few matrices is more than the work that they make.
 class Workspace {
  public:
-  explicit Workspace(int64_t bytes)
-      : storage_(empty_on_cpu({bytes}, torch::headeronly::ScalarType::Byte)),
-        memory_(static_cast<char*>(storage_.data_ptr())) {}
+  explicit Workspace(int64_t bytes) {
+    thread_local Kept kept;
+    if (bytes > kMostKept || kept.in_use) {
+      own_ = empty_on_cpu({bytes}, torch::headeronly::ScalarType::Byte);
+      memory_ = static_cast<char*>(own_->data_ptr());
+      return;
+    }
+    if (kept.bytes < bytes) {
+      kept.storage.reset();
+      kept.storage = empty_on_cpu({bytes}, torch::headeronly::ScalarType::Byte);
+      kept.bytes = bytes;
+    }
+    kept.in_use = true;
+    kept_ = &kept;
+    memory_ = bytes ? static_cast<char*>(kept.storage->data_ptr()) : nullptr;
+  }
+  ~Workspace() {
+    if (kept_) kept_->in_use = false;
+  }
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+
   char* at(int64_t offset) const { return memory_ + offset; }
 
  private:
-  Tensor storage_;
+  static constexpr int64_t kMostKept = int64_t(64) << 20;
+  struct Kept {
+    std::optional<Tensor> storage;
+    int64_t bytes = 0;
+    bool in_use = false;
+  };
+
+  std::optional<Tensor> own_;
+  Kept* kept_ = nullptr;
   char* memory_;
 };
 

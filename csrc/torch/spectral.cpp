@@ -11,12 +11,11 @@ namespace kronext {
 namespace {
 
 // Whether matrices of size n, of which a thread has `count` to solve, go through the vector lanes
-// together or one by one, in float32 lanes if `plain`. Measured (docs/numerics.md): every further
-// matrix in the same call makes lanes cheaper, and up to 32 rows they are cheaper for one.
-bool prefers_lanes(int64_t n, int64_t count, bool plain) {
-  if (n <= 32) return true;
-  if (n <= 128) return count >= (plain ? 3 : 2);
-  return n <= 256 && count >= 6;
+// together or one by one. Measured (docs/numerics.md): every further matrix in the same call makes
+// lanes cheaper; half a vector of them is needed at 64 rows, two vectors at 256.
+template <class T>
+bool prefers_lanes(int64_t n, int64_t count) {
+  return n <= (sizeof(T) == sizeof(double) ? 128 : 256) && 16 * count >= n;
 }
 
 // Whether a root alone is first tried from its basis, the matrices of a size one after the other.
@@ -63,10 +62,6 @@ struct Solver {
   int32_t* info;
   const EighKernel<T>& lanes = lanes_kernel<T>(request.precision);
   const SingleEighKernel<T>& single = single_kernel<T>(request.precision);
-
-  bool plain() const {
-    return sizeof(T) == sizeof(float) && request.precision == Precision::kFloat32;
-  }
 
   Damping damping_of_size(int64_t n) const {
     Damping result = request.damping.value_or(Damping{});
@@ -198,7 +193,7 @@ void solve_spectral(std::vector<SpectralProblem>& problems, const Request& reque
       return;
     }
     const int64_t share = (end - begin + threads - 1) / threads;
-    const bool lanes = prefers_lanes(n, share, solver.plain());
+    const bool lanes = prefers_lanes<T>(n, share);
     const int64_t step = lanes ? lane_step(solver.lanes.group_size, share) : 1;
     for (int64_t i = begin; i < end; i += step)
       tasks.push_back({i, std::min(step, end - i), lanes});
