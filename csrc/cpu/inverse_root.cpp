@@ -15,6 +15,7 @@
 // eigenvalues; rounding what they are applied to is harmless.
 #include "csrc/cpu/inverse_root.h"
 
+#include "csrc/cpu/arena.h"
 #include "csrc/cpu/eigh_lanes.h"
 #include "csrc/cpu/eigh_output.h"
 #include "csrc/cpu/eigh_panels.h"
@@ -29,23 +30,6 @@ namespace {
 
 // Up to this size the lanes of a panel hold matrices, above it rows.
 constexpr int64_t kMaxLanesSize = 32;
-
-// Hands out aligned pieces of the workspace; from a null base it only adds up their sizes.
-class Arena {
- public:
-  explicit Arena(void* base) : base_(static_cast<char*>(base)) {}
-  template <class Item>
-  Item* take(int64_t count) {
-    char* p = base_ ? base_ + used_ : nullptr;
-    used_ += round_up<size_t>(count * sizeof(Item), 64);
-    return reinterpret_cast<Item*>(p);
-  }
-  size_t used() const { return used_; }
-
- private:
-  char* base_;
-  size_t used_ = 0;
-};
 
 // The matrices of one call and the pieces of its workspace.
 template <class T, class D, LanesHold kLanesHold>
