@@ -12,69 +12,62 @@
 
 namespace kronext::cpu::KRONEXT_CPU {
 
-// The leaves of one LockstepQl, a leaf in each lane; those that are shorter than `size` end in
-// uncoupled zeros.
+// Diagonal blocks small enough for implicit QL, one in each lane. Those that have fewer rows than
+// the largest end in uncoupled zeros.
 class TridiagonalLeaves {
  public:
   using Lane = Vector<double>;
-  static constexpr int kCount = kEighMatrices<double>;
+  static constexpr int kCount = kLanes<double>;
+  static constexpr int64_t kMaxRows = 16;
 
-  TridiagonalLeaves(int64_t size, Arena& arena) : size_(size) {
-    diagonal_ = arena.take<Lane>(kEighGroups * size);
-    off_diagonal_ = arena.take<Lane>(kEighGroups * size);
-    vectors_ = arena.take<Lane>(kEighGroups * size * size);
-    marks_ = arena.take<uint8_t>(size);
-  }
+  TridiagonalLeaves(int64_t most_rows, Arena& arena);
 
-  void clear();
   void set(int64_t leaf, int64_t rows, const double* diagonal, const double* off_diagonal);
-  // Of the first `count` leaves; false if some leaf did not converge.
-  bool solve(int64_t count);
+  // False if some leaf did not converge.
+  bool solve();
   template <class T>
   void store(int64_t leaf, int64_t rows, const Eigenpairs<T>& pairs) const;
 
  private:
-  Lane* column(int64_t group, int64_t index) const {
-    return vectors_ + (group * size_ + index) * size_;
-  }
+  using Ql = LockstepQl<double, 1>;
+
+  Lane* column(int64_t index) const { return vectors_ + index * size_; }
 
   int64_t size_;
   Lane *diagonal_, *off_diagonal_, *vectors_;
   uint8_t* marks_;
 };
 
-inline void TridiagonalLeaves::clear() {
-  for (int64_t i = 0; i < kEighGroups * size_; ++i) diagonal_[i] = off_diagonal_[i] = Lane{};
-}
+inline TridiagonalLeaves::TridiagonalLeaves(int64_t most_rows, Arena& arena)
+    : size_(most_rows),
+      diagonal_(arena.take<Lane>(size_)),
+      off_diagonal_(arena.take<Lane>(size_)),
+      vectors_(arena.take<Lane>(size_ * size_)),
+      marks_(arena.take<uint8_t>(size_)) {}
 
 inline void TridiagonalLeaves::set(int64_t leaf, int64_t rows, const double* diagonal,
                                    const double* off_diagonal) {
-  const int64_t group = leaf / kLanes<double>, lane = leaf % kLanes<double>;
-  for (int64_t i = 0; i < rows; ++i) {
-    diagonal_[group * size_ + i][lane] = diagonal[i];
-    if (i + 1 < rows) off_diagonal_[group * size_ + i][lane] = off_diagonal[i];
+  for (int64_t i = 0; i < size_; ++i) {
+    diagonal_[i][leaf] = i < rows ? diagonal[i] : 0;
+    off_diagonal_[i][leaf] = i + 1 < rows ? off_diagonal[i] : 0;
   }
 }
 
-inline bool TridiagonalLeaves::solve(int64_t count) {
-  const int64_t groups = ceil_divide<int64_t>(count, kLanes<double>);
-  for (int64_t group = 0; group < groups; ++group)
-    for (int64_t c = 0; c < size_; ++c)
-      for (int64_t r = 0; r < size_; ++r) column(group, c)[r] = splat(r == c ? 1.0 : 0.0);
+inline bool TridiagonalLeaves::solve() {
+  for (int64_t c = 0; c < size_; ++c)
+    for (int64_t r = 0; r < size_; ++r) column(c)[r] = splat(r == c ? 1.0 : 0.0);
 
-  LockstepQl<double> ql(size_, diagonal_, off_diagonal_, marks_, nullptr,
-                        FloatFormat<double>::kRoundoff);
-  const auto rotate = [&](int group, int64_t i, Lane t, Lane s) {
-    if (group >= groups) return;
-    Lane *z = column(group, i), *x = column(group, i + 1);
+  const auto rotate = [this](int, int64_t i, Lane t, Lane s) {
+    Lane *z = column(i), *x = column(i + 1);
     for (int64_t r = 0; r < size_; ++r) {
-      const Lane first = z[r] - t * x[r], second = x[r] + s * first;
-      x[r] = second;
-      z[r] = first - t * second;
+      const Lane sheared = z[r] - t * x[r], moved = x[r] + s * sheared;
+      x[r] = moved;
+      z[r] = sheared - t * moved;
     }
   };
+  Ql ql(size_, diagonal_, off_diagonal_, marks_, nullptr, FloatFormat<double>::kRoundoff);
   SweepRange range;
-  LaneWindows<double> windows;
+  LaneWindows<double, 1> windows;
   for (int64_t sweep = 0; sweep < ql.max_sweeps(); ++sweep)
     if (!ql.sweep(rotate, range, windows)) return true;
   return false;
@@ -82,21 +75,22 @@ inline bool TridiagonalLeaves::solve(int64_t count) {
 
 template <class T>
 void TridiagonalLeaves::store(int64_t leaf, int64_t rows, const Eigenpairs<T>& pairs) const {
-  const int64_t group = leaf / kLanes<double>, lane = leaf % kLanes<double>;
+  int64_t order[kMaxRows] = {};
   for (int64_t c = 0; c < rows; ++c) {
-    const double value = diagonal_[group * size_ + c][lane];
-    int64_t position = 0;
+    const double value = diagonal_[c][leaf];
+    int64_t rank = 0;
     for (int64_t other = 0; other < rows; ++other) {
-      const double its = diagonal_[group * size_ + other][lane];
-      position += its < value || (its == value && other < c);
+      const double its = diagonal_[other][leaf];
+      rank += its < value || (its == value && other < c);
     }
-    const Lane* vector = column(group, c);
-    pairs.values[position] = value;
-    pairs.first[position] = vector[0][lane];
-    pairs.last[position] = vector[rows - 1][lane];
-    for (int64_t r = 0; r < rows; ++r)
-      pairs.vectors[r * pairs.row_stride + position] = T(vector[r][lane]);
+    order[rank] = c;
+    pairs.values[rank] = value;
+    pairs.first[rank] = column(c)[0][leaf];
+    pairs.last[rank] = column(c)[rows - 1][leaf];
   }
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t k = 0; k < rows; ++k)
+      pairs.vectors[r * pairs.row_stride + k] = T(column(order[k])[r][leaf]);
 }
 
 template <class T>
@@ -113,7 +107,6 @@ class DivideAndConquer {
 
  private:
   using Merge = RankOneMerge<T>;
-  static constexpr int64_t kMaxLeaf = 24;
 
   int64_t leaf_start(int64_t leaf) const { return leaf * n_ / leaves_; }
   Eigenpairs<T> pairs(int64_t row) const {
@@ -135,8 +128,8 @@ class DivideAndConquer {
   Eigenpairs<T> pairs_;
   double* cut_diagonal_;
   Merge* merges_;
-  T* scratch_;        // of each worker
-  uint8_t* failed_;   // by worker
+  T* scratch_;       // of each worker
+  uint8_t* failed_;  // by worker
   int64_t workers_;
   char *leaf_space_, *merge_space_;
   size_t leaf_bytes_, bytes_;
@@ -145,7 +138,7 @@ class DivideAndConquer {
 template <class T>
 DivideAndConquer<T>::DivideAndConquer(int64_t n, int64_t workers, void* workspace)
     : n_(n), leaves_(1), pairs_{}, workers_(workers) {
-  while (leaves_ * kMaxLeaf < n) leaves_ *= 2;
+  while (leaves_ * TridiagonalLeaves::kMaxRows < n) leaves_ *= 2;
   leaf_size_ = ceil_divide(n, leaves_);
   scratch_size_ = Merge::scratch_size(n);
   Arena arena(workspace);
@@ -189,15 +182,15 @@ void DivideAndConquer<T>::solve_leaves(const double* off_diagonal, const Team& t
     Arena arena(leaf_space_ + worker * leaf_bytes_);
     TridiagonalLeaves lanes(leaf_size_, arena);
     const int64_t first = task * kCount, count = minimum(kCount, leaves_ - first);
-    lanes.clear();
-    for (int64_t leaf = 0; leaf < count; ++leaf) {
-      const int64_t row = leaf_start(first + leaf), rows = leaf_start(first + leaf + 1) - row;
-      lanes.set(leaf, rows, cut_diagonal_ + row, off_diagonal + row);
+    for (int64_t leaf = 0; leaf < kCount; ++leaf) {
+      const int64_t row = leaf_start(first + leaf);
+      lanes.set(leaf, leaf < count ? leaf_start(first + leaf + 1) - row : 0, cut_diagonal_ + row,
+                off_diagonal + row);
     }
-    failed_[worker] |= !lanes.solve(count);
+    failed_[worker] |= !lanes.solve();
     for (int64_t leaf = 0; leaf < count; ++leaf) {
-      const int64_t row = leaf_start(first + leaf), rows = leaf_start(first + leaf + 1) - row;
-      lanes.store(leaf, rows, pairs(row));
+      const int64_t row = leaf_start(first + leaf);
+      lanes.store(leaf, leaf_start(first + leaf + 1) - row, pairs(row));
     }
   });
 }
@@ -217,8 +210,7 @@ void DivideAndConquer<T>::each(const Team& team, int64_t merges, const Count& co
 }
 
 template <class T>
-void DivideAndConquer<T>::merge_level(const double* off_diagonal, int64_t width,
-                                      const Team& team) {
+void DivideAndConquer<T>::merge_level(const double* off_diagonal, int64_t width, const Team& team) {
   const int64_t count = leaves_ / (2 * width);
   Arena arena(merge_space_);
   for (int64_t m = 0; m < count; ++m) merges_[m] = merge(m * 2 * width, width, arena);

@@ -110,9 +110,9 @@ RankOneMerge<T>::RankOneMerge(int64_t upper, int64_t columns, const Eigenpairs<T
   const int64_t padded = round_up<int64_t>(columns, kW);  // roots are read by whole panels
   deflation_.upper = upper;
   deflation_.columns = columns;
-  for (double** array : {&deflation_.values, &deflation_.z, &deflation_.first, &deflation_.last,
-                         &poles_, &squares_, &origins_, &offsets_, &weights_, &u_pole_, &u_weight_,
-                         &u_first_, &u_last_})
+  for (double** array :
+       {&deflation_.values, &deflation_.z, &deflation_.first, &deflation_.last, &poles_, &squares_,
+        &origins_, &offsets_, &weights_, &u_pole_, &u_weight_, &u_first_, &u_last_})
     *array = arena.take<double>(padded);
   for (int32_t** array : {&deflation_.kept, &deflation_.deflated, &order_, &root_position_,
                           &deflated_position_, &u_column_, &halves_[0].slot, &halves_[1].slot})
@@ -139,7 +139,7 @@ void RankOneMerge<T>::deflate(double coupling) {
     deflation_.halves[i] = is_upper ? kUpperHalf : kLowerHalf;
     // |z| = 1: both rows are unit vectors.
     const double z = is_upper ? pairs_.last[i] : coupling < 0 ? -pairs_.first[i] : pairs_.first[i];
-    deflation_.z[i] = z * M_SQRT1_2;
+    deflation_.z[i] = z * 0.70710678118654752440;
   }
   deflation_.rho = 2 * __builtin_fabs(coupling);
   deflation_.run(order_);
@@ -299,15 +299,14 @@ template <class T>
 void RankOneMerge<T>::write_tile(const T* tile, int64_t first_row, int rows, int columns,
                                  const int32_t* position) const {
   T* out = pairs_.vectors + first_row * pairs_.row_stride;
-  if (position[columns - 1] - position[0] == columns - 1) {
-    out += position[0];
-    for (int r = 0; r < rows; ++r, out += pairs_.row_stride, tile += kW) {
-      store_first(out, load(tile), columns);
-      store_first(out + kL, load(tile + kL), columns - kL);
-    }
-  } else {
-    for (int r = 0; r < rows; ++r, out += pairs_.row_stride, tile += kW)
+  const bool adjacent = position[columns - 1] - position[0] == columns - 1;
+  for (int r = 0; r < rows; ++r, out += pairs_.row_stride, tile += kW) {
+    if (adjacent) {
+      store_first(out + position[0], load(tile), columns);
+      store_first(out + position[0] + kL, load(tile + kL), columns - kL);
+    } else {
       for (int c = 0; c < columns; ++c) out[position[c]] = tile[c];
+    }
   }
 }
 
@@ -331,13 +330,22 @@ void RankOneMerge<T>::write_deflated(int64_t first, T* tile) const {
   const int columns = int(minimum<int64_t>(kW, deflated() - first));
   for (const Half& half : halves_) {
     for (int64_t p = 0; p < half.panel_count(); ++p) {
-      const int rows = panel_extent<T>(half.rows, p);
-      for (int c = 0; c < columns; ++c) {
-        const int32_t slot = half.slot[deflation_.deflated[first + c]];
-        const T* line = half.panel(p) + slot * kW;
-        for (int r = 0; r < rows; ++r) tile[r * kW + c] = slot < 0 ? T(0) : line[r];
+      for (int side = 0; side < kW; side += kL) {
+        for (int column = 0; column < kW; column += kL) {
+          Vector<T> square[kL];
+#pragma GCC unroll 16
+          for (int c = 0; c < kL; ++c) {
+            const int32_t slot =
+                column + c < columns ? half.slot[deflation_.deflated[first + column + c]] : -1;
+            square[c] = slot < 0 ? Vector<T>{} : load(half.panel(p) + slot * kW + side);
+          }
+          Transpose<T>::run(square);
+#pragma GCC unroll 16
+          for (int r = 0; r < kL; ++r) store(tile + (side + r) * kW + column, square[r]);
+        }
       }
-      write_tile(tile, half.first_row + p * kW, rows, columns, deflated_position_ + first);
+      write_tile(tile, half.first_row + p * kW, panel_extent<T>(half.rows, p), columns,
+                 deflated_position_ + first);
     }
   }
 }
