@@ -1,4 +1,4 @@
-// Pieces of a workspace.
+// Pieces of the workspace that a caller hands to a kernel.
 #pragma once
 
 #include "csrc/cpu/simd.h"

@@ -1,4 +1,4 @@
-// Implicit QL on kEighGroups x kLanes<D> tridiagonal matrices in lock step.
+// Implicit QL on kGroups x kLanes<D> tridiagonal matrices in lock step.
 //
 // A sweep chases a bulge from the bottom m to the top l of the first unreduced block of each matrix
 // (LAPACK's steqr, QL variant). All matrices step through the rows together but each has its own
@@ -14,10 +14,10 @@
 namespace kronext::cpu::KRONEXT_CPU {
 
 // The rows [low, high] that some sweeps touched, of each lane.
-template <class D>
+template <class D, int kGroups = kEighGroups>
 struct LaneWindows {
-  Mask<D> low[kEighGroups];
-  Mask<D> high[kEighGroups];
+  Mask<D> low[kGroups];
+  Mask<D> high[kGroups];
 };
 
 struct SweepRange {
@@ -25,7 +25,7 @@ struct SweepRange {
   int64_t high;
 };
 
-template <class D>
+template <class D, int kGroups = kEighGroups>
 class LockstepQl {
  public:
   using Lane = Vector<D>;
@@ -52,7 +52,7 @@ class LockstepQl {
   // (i, i + 1) goes to record(group, i, t, s): the identity, t = s = 0, for lanes that are outside
   // their windows.
   template <class Record>
-  bool sweep(const Record& record, SweepRange& range, LaneWindows<D>& windows);
+  bool sweep(const Record& record, SweepRange& range, LaneWindows<D, kGroups>& windows);
   bool sweep_values();
 
   // The lanes that still have something to reduce.
@@ -61,7 +61,7 @@ class LockstepQl {
   int64_t max_sweeps() const { return 30 * n_; }
 
  private:
-  static constexpr int G = kEighGroups;
+  static constexpr int G = kGroups;
   using Format = FloatFormat<D>;
   // Rows where the window of some lane has its end.
   static constexpr uint8_t kTop = 1, kBottom = 2;
@@ -100,8 +100,8 @@ class LockstepQl {
 
 // Wilkinson's shift, the eigenvalue of the 2 x 2 block at the top nearer to its first entry, or a
 // known one.
-template <class D>
-inline void LockstepQl<D>::start_blocks(Blocks& b, int64_t i, const LaneMask* starts) {
+template <class D, int kGroups>
+inline void LockstepQl<D, kGroups>::start_blocks(Blocks& b, int64_t i, const LaneMask* starts) {
   const LaneMask row = all_lanes(i);
 #pragma GCC unroll 4
   for (int g = 0; g < G; ++g) {
@@ -117,8 +117,8 @@ inline void LockstepQl<D>::start_blocks(Blocks& b, int64_t i, const LaneMask* st
   }
 }
 
-template <class D>
-inline void LockstepQl<D>::end_blocks(Blocks& b, int64_t i, const LaneMask* ends) const {
+template <class D, int kGroups>
+inline void LockstepQl<D, kGroups>::end_blocks(Blocks& b, int64_t i, const LaneMask* ends) const {
   const LaneMask row = all_lanes(i);
 #pragma GCC unroll 4
   for (int g = 0; g < G; ++g) {
@@ -129,8 +129,8 @@ inline void LockstepQl<D>::end_blocks(Blocks& b, int64_t i, const LaneMask* ends
 }
 
 // Sets negligible couplings to zero on the way.
-template <class D>
-inline bool LockstepQl<D>::find_blocks(Blocks& b, SweepRange& range) {
+template <class D, int kGroups>
+inline bool LockstepQl<D, kGroups>::find_blocks(Blocks& b, SweepRange& range) {
   Lane *d[G], *e[G], size[G];
   for (int g = 0; g < G; ++g) {
     d[g] = diagonal(g);
@@ -185,9 +185,10 @@ inline bool LockstepQl<D>::find_blocks(Blocks& b, SweepRange& range) {
   return true;
 }
 
-template <class D>
+template <class D, int kGroups>
 template <class Record>
-bool LockstepQl<D>::sweep(const Record& record, SweepRange& range, LaneWindows<D>& windows) {
+bool LockstepQl<D, kGroups>::sweep(const Record& record, SweepRange& range,
+                                   LaneWindows<D, kGroups>& windows) {
   Blocks blocks;
   if (!find_blocks(blocks, range)) return false;
   for (int g = 0; g < G; ++g) {
@@ -262,15 +263,15 @@ bool LockstepQl<D>::sweep(const Record& record, SweepRange& range, LaneWindows<D
   return true;
 }
 
-template <class D>
-inline bool LockstepQl<D>::sweep_values() {
+template <class D, int kGroups>
+inline bool LockstepQl<D, kGroups>::sweep_values() {
   SweepRange range;
-  LaneWindows<D> windows;
+  LaneWindows<D, kGroups> windows;
   return sweep([](int, int64_t, Lane, Lane) {}, range, windows);
 }
 
-template <class D>
-inline void LockstepQl<D>::unreduced(LaneMask* lanes) const {
+template <class D, int kGroups>
+inline void LockstepQl<D, kGroups>::unreduced(LaneMask* lanes) const {
   for (int g = 0; g < G; ++g) {
     lanes[g] = LaneMask{};
     for (int64_t i = 0; i < n_ - 1; ++i)

@@ -41,7 +41,7 @@ class SingleSolver {
 
   int64_t n_;
   Reduction<D> reduction_;
-  double *values_, *couplings_, *gains_;
+  double *diagonal_, *off_diagonal_, *values_, *gains_;
   T* vectors_;
   char* stage_;  // the workspace of one stage at a time
   int64_t scratch_bytes_, bytes_;
@@ -52,13 +52,15 @@ SingleSolver<T, D>::SingleSolver(int64_t n, int64_t workers, void* workspace) : 
   Arena arena(workspace);
   reduction_ = {n, arena.take<D>(Reduction<D>::matrix_size(n)), arena.take<D>(n), arena.take<D>(n),
                 arena.take<D>(round_up(n, kRowBlock))};
+  diagonal_ = arena.take<double>(n);
+  off_diagonal_ = arena.take<double>(n);
   values_ = arena.take<double>(n);
-  couplings_ = arena.take<double>(n);
   gains_ = arena.take<double>(n);
   vectors_ = arena.take<T>(n * n);
   const OuterSide root = side(n, nullptr, nullptr, 1);
   scratch_bytes_ = round_up<int64_t>(kOuter.scratch_bytes(root), 64);
-  const int64_t stages[] = {tridiagonalize_bytes<D>(n), divide_and_conquer_bytes<T>(n, workers),
+  const int64_t stages[] = {tridiagonalize_bytes<D>(n),
+                            int64_t(DivideAndConquer<T>(n, workers, nullptr).bytes()),
                             apply_reflectors_bytes<T, D>(n, workers),
                             kOuter.shared_bytes(root) + 64 + workers * scratch_bytes_};
   int64_t most = 0;
@@ -72,10 +74,11 @@ template <class T, class D>
 bool SingleSolver<T, D>::find_vectors(T* vectors, const Team& team) const {
   tridiagonalize(team, reduction_, stage_);
   for (int64_t i = 0; i < n_; ++i) {
-    values_[i] = reduction_.diagonal[i];
-    couplings_[i] = reduction_.off_diagonal[i];
+    diagonal_[i] = reduction_.diagonal[i];
+    off_diagonal_[i] = reduction_.off_diagonal[i];
   }
-  if (!divide_and_conquer(team, n_, values_, couplings_, vectors, n_, stage_)) return false;
+  DivideAndConquer<T> halves(n_, team.workers, stage_);
+  if (!halves.solve(diagonal_, off_diagonal_, values_, vectors, n_, team)) return false;
   apply_reflectors(team, reduction_, vectors, n_, stage_);
   return true;
 }
