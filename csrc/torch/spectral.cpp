@@ -12,10 +12,10 @@ namespace {
 
 // Whether matrices of size n, of which a thread has `count` to solve, go through the vector lanes
 // together or one by one. Measured (docs/numerics.md): every further matrix in the same call makes
-// lanes cheaper; half a vector of them is needed at 64 rows, two vectors at 256.
+// lanes cheaper, and the larger they are the more of them that takes.
 template <class T>
 bool prefers_lanes(int64_t n, int64_t count) {
-  return n <= (sizeof(T) == sizeof(double) ? 128 : 256) && 16 * count >= n;
+  return n <= (sizeof(T) == sizeof(double) ? 128 : 192) && 12 * count >= n;
 }
 
 // Whether a root alone is first tried from its basis, the matrices of a size one after the other.
