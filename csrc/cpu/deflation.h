@@ -69,7 +69,8 @@ inline void Deflation::rotate(int32_t x, int32_t y) {
   const double dx = values[x], dy = values[y];
   values[x] = dx * c * c + dy * s * s;
   values[y] = dx * s * s + dy * c * c;
-  for (double* row : {first, last}) {
+  double* const rows[] = {first, last};
+  for (double* row : rows) {
     const double a = row[x], b = row[y];
     row[x] = c * a + s * b;
     row[y] = c * b - s * a;
