@@ -108,7 +108,7 @@ class DivideAndConquer {
  private:
   using Merge = RankOneMerge<T>;
 
-  int64_t leaf_start(int64_t leaf) const { return leaf * n_ / leaves_; }
+  int64_t leaf_start(int64_t leaf) const { return minimum(leaf, leaves_) * n_ / leaves_; }
   Eigenpairs<T> pairs(int64_t row) const {
     return {pairs_.values + row, pairs_.first + row, pairs_.last + row,
             pairs_.vectors + row * (pairs_.row_stride + 1), pairs_.row_stride};
@@ -122,7 +122,7 @@ class DivideAndConquer {
   void solve_leaves(const double* off_diagonal, const Team& team);
   void merge_level(const double* off_diagonal, int64_t width, const Team& team);
   template <class Count, class Task>
-  void each(const Team& team, int64_t merges, const Count& count, const Task& task);
+  void for_each_piece(const Team& team, int64_t merges, const Count& count, const Task& task);
 
   int64_t n_, leaves_, leaf_size_, scratch_size_;
   Eigenpairs<T> pairs_;
@@ -162,10 +162,12 @@ DivideAndConquer<T>::DivideAndConquer(int64_t n, int64_t workers, void* workspac
   bytes_ = arena.used();
 }
 
-// A coupling e between rows i and i + 1 becomes |e| v v^T with v = (1, sign e).
+// A coupling e between rows i and i + 1 becomes |e| v v^T with v = (1, sign e). Denormals go, which
+// count as equal while they are flushed and would stay unsorted.
 template <class T>
 void DivideAndConquer<T>::cut(const double* diagonal, const double* off_diagonal) {
-  for (int64_t i = 0; i < n_; ++i) cut_diagonal_[i] = diagonal[i];
+  for (int64_t i = 0; i < n_; ++i)
+    cut_diagonal_[i] = __builtin_fabs(diagonal[i]) < __DBL_MIN__ ? 0 : diagonal[i];
   for (int64_t leaf = 1; leaf < leaves_; ++leaf) {
     const int64_t row = leaf_start(leaf);
     const double size = __builtin_fabs(off_diagonal[row - 1]);
@@ -184,8 +186,7 @@ void DivideAndConquer<T>::solve_leaves(const double* off_diagonal, const Team& t
     const int64_t first = task * kCount, count = minimum(kCount, leaves_ - first);
     for (int64_t leaf = 0; leaf < kCount; ++leaf) {
       const int64_t row = leaf_start(first + leaf);
-      lanes.set(leaf, leaf < count ? leaf_start(first + leaf + 1) - row : 0, cut_diagonal_ + row,
-                off_diagonal + row);
+      lanes.set(leaf, leaf_start(first + leaf + 1) - row, cut_diagonal_ + row, off_diagonal + row);
     }
     failed_[worker] |= !lanes.solve();
     for (int64_t leaf = 0; leaf < count; ++leaf) {
@@ -198,8 +199,8 @@ void DivideAndConquer<T>::solve_leaves(const double* off_diagonal, const Team& t
 // task(merge, piece, worker) for count(merge) pieces of every merge.
 template <class T>
 template <class Count, class Task>
-void DivideAndConquer<T>::each(const Team& team, int64_t merges, const Count& count,
-                               const Task& task) {
+void DivideAndConquer<T>::for_each_piece(const Team& team, int64_t merges, const Count& count,
+                                         const Task& task) {
   int64_t most = 0;
   for (int64_t m = 0; m < merges; ++m) most = maximum<int64_t>(most, count(merges_[m]));
   team(merges * most, [&](int64_t index, int64_t worker) {
@@ -214,21 +215,23 @@ void DivideAndConquer<T>::merge_level(const double* off_diagonal, int64_t width,
   const int64_t count = leaves_ / (2 * width);
   Arena arena(merge_space_);
   for (int64_t m = 0; m < count; ++m) merges_[m] = merge(m * 2 * width, width, arena);
-  const auto one = [](const Merge&) { return 1; };
+  const auto one = [](const Merge&) { return int64_t(1); };
   const auto packs = [](const Merge& merge) { return merge.pack_tasks(); };
   const auto roots = [](const Merge& merge) { return merge.root_tasks(); };
   const auto products = [](const Merge& merge) { return merge.multiply_tasks(); };
 
-  each(team, count, one, [&](int64_t m, int64_t, int64_t) {
+  for_each_piece(team, count, one, [&](int64_t m, int64_t, int64_t) {
     merges_[m].deflate(off_diagonal[leaf_start((2 * m + 1) * width) - 1]);
   });
-  each(team, count, packs, [&](int64_t m, int64_t piece, int64_t) { merges_[m].pack(piece); });
-  each(team, count, roots, [&](int64_t m, int64_t piece, int64_t worker) {
+  for_each_piece(team, count, packs,
+                 [&](int64_t m, int64_t piece, int64_t) { merges_[m].pack(piece); });
+  for_each_piece(team, count, roots, [&](int64_t m, int64_t piece, int64_t worker) {
     failed_[worker] |= !merges_[m].solve(piece);
   });
-  each(team, count, roots, [&](int64_t m, int64_t piece, int64_t) { merges_[m].weigh(piece); });
-  each(team, count, one, [&](int64_t m, int64_t, int64_t) { merges_[m].arrange(); });
-  each(team, count, products, [&](int64_t m, int64_t piece, int64_t worker) {
+  for_each_piece(team, count, roots,
+                 [&](int64_t m, int64_t piece, int64_t) { merges_[m].weigh(piece); });
+  for_each_piece(team, count, one, [&](int64_t m, int64_t, int64_t) { merges_[m].arrange(); });
+  for_each_piece(team, count, products, [&](int64_t m, int64_t piece, int64_t worker) {
     merges_[m].multiply(piece, scratch_ + worker * scratch_size_);
   });
 }

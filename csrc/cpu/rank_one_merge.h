@@ -110,14 +110,14 @@ RankOneMerge<T>::RankOneMerge(int64_t upper, int64_t columns, const Eigenpairs<T
   const int64_t padded = round_up<int64_t>(columns, kW);  // roots are read by whole panels
   deflation_.upper = upper;
   deflation_.columns = columns;
-  double** const doubles[] = {
+  double** const reals[] = {
       &deflation_.values, &deflation_.z, &deflation_.first, &deflation_.last, &poles_,
       &squares_,          &origins_,     &offsets_,         &weights_,        &u_pole_,
       &u_weight_,         &u_first_,     &u_last_};
-  for (double** array : doubles) *array = arena.take<double>(padded);
   int32_t** const indices[] = {&deflation_.kept, &deflation_.deflated, &order_,
                                &root_position_,  &deflated_position_,  &u_column_,
                                &halves_[0].slot, &halves_[1].slot};
+  for (double** array : reals) *array = arena.take<double>(padded);
   for (int32_t** array : indices) *array = arena.take<int32_t>(padded);
   deflation_.halves = arena.take<ColumnHalves>(columns);
   deflation_.rotations = arena.take<ColumnRotation>(columns);
@@ -163,8 +163,8 @@ void RankOneMerge<T>::order_rows() {
     half.kept = half.filled = 0;
     for (int64_t i = 0; i < columns_; ++i) half.slot[i] = -1;
   }
-  constexpr ColumnHalves kOrder[] = {kUpperHalf, kBothHalves, kLowerHalf};
   int64_t row = 0;
+  constexpr ColumnHalves kOrder[] = {kUpperHalf, kBothHalves, kLowerHalf};
   for (const ColumnHalves with : kOrder) {
     for (int64_t a = 0; a < kept(); ++a) {
       const int32_t column = deflation_.kept[a];
