@@ -58,6 +58,32 @@ def check_decomposition(ops: Any, A: Tensor) -> None:
     assert error <= bound, f"n={n}: eigenvalues err by {error:.1e}"
 
 
+def hard_tridiagonals(n: int) -> dict[str, Tensor]:
+    """In float64, the largest entry about 1."""
+    steps = torch.arange(n, dtype=torch.float64)
+    far, ones = (steps - n // 2).abs() / (n // 2), torch.ones(n, dtype=torch.float64)
+    glued = ((steps % 21) - 10).abs() / 10
+    joints = torch.where(steps[1:] % 21 == 0, 1e-9, 0.1)
+    pairs = {
+        "1-2-1": (ones, 0.5 * ones[1:]),
+        "Wilkinson": (far, ones[1:] / (n // 2)),
+        "glued Wilkinson": (glued, joints),
+        "Clement": (0 * ones, (steps[1:] * (n - steps[1:])).sqrt() / n),
+        "graded": (10 ** (-16 * steps / n), 0.5 * 10 ** (-16 * steps[1:] / n)),
+        "graded over the range": (10 ** (-300 * steps / n), 0.5 * 10 ** (-300 * steps[1:] / n)),
+        "barely coupled": (ones, 1e-12 * ones[1:]),
+        "coupled by roundoff": (ones, 1e-15 * normal(n, dtype=torch.float64)[1:]),
+        "clusters": ((3 * steps % 4).round() / 3, 10 ** (-16 * (steps[1:] * 7 % n) / n)),
+        "identity": (ones, 0 * ones[1:]),
+        "zero": (0 * ones, 0 * ones[1:]),
+        "negative couplings": (ones, -0.5 * ones[1:]),
+    }
+    return {
+        label: diagonal.diag() + coupling.diag(1) + coupling.diag(-1)
+        for label, (diagonal, coupling) in pairs.items()
+    }
+
+
 def check_roots(ops: Any, sizes: Sequence[int], condition: float, bound: float) -> None:
     for n in sizes:
         A = with_condition(n, condition, batch=(4,), seed=n)

@@ -83,8 +83,9 @@ template <class D>
 KRONEXT_INLINE void make_reflector(Vector<D>* x, int64_t k, Vector<D>& off_diagonal,
                                    Vector<D>& tau) {
   using Lane = Vector<D>;
-  // Of a matrix scaled to about 1.
-  constexpr D kNothingLeft = FloatFormat<D>::kFloor * FloatFormat<D>::kFloor;
+  // A square, of a matrix scaled to about 1. Nearer to the squares that vanish reflectors would not
+  // be orthogonal.
+  constexpr D kNothingLeft = FloatFormat<D>::kFloor;
   const Lane rest = dot<D>(x, x, k - 1), pivot = x[k - 1], one = splat(D(1));
   const Mask<D> none = rest <= splat(kNothingLeft);
   const Lane square = none ? one : pivot * pivot + rest;

@@ -5,9 +5,7 @@
 #include "csrc/cpu/outer.h"
 #include "csrc/cpu/power_iteration.h"
 #include "csrc/cpu/precondition.h"
-#include "csrc/cpu/similarity.h"
 #include "csrc/cpu/single_eigh.h"
-#include "csrc/cpu/warm_start.h"
 
 namespace kronext::cpu::KRONEXT_CPU {
 
@@ -22,8 +20,6 @@ extern const Kernels kKernels{
     .outer = kOuter,
     .power_iteration = kPowerIteration,
     .precondition = kPrecondition,
-    .similarity = kSimilarity,
-    .warm_start = kWarmStart,
 };
 
 }  // namespace kronext::cpu::KRONEXT_CPU

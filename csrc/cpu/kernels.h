@@ -7,9 +7,7 @@
 #include "csrc/core/outer.h"
 #include "csrc/core/power_iteration.h"
 #include "csrc/core/precondition.h"
-#include "csrc/core/similarity.h"
 #include "csrc/core/single_eigh.h"
-#include "csrc/core/warm_start.h"
 
 namespace kronext::cpu {
 
@@ -24,8 +22,6 @@ struct Kernels {
   const JobKernel<OuterSide>& outer;
   const PowerIterationKernel& power_iteration;
   const JobKernel<PreconditionProblem>& precondition;
-  const JobKernel<SimilarityProblem>& similarity;
-  const WarmStartKernel& warm_start;
 };
 
 // The table of the capability in use (capability.h).

@@ -5,7 +5,6 @@
 
 #include "csrc/cpu/kernels.h"
 #include "csrc/torch/parallel.h"
-#include "csrc/torch/warm_start.h"
 
 namespace kronext {
 namespace {
@@ -16,13 +15,6 @@ namespace {
 template <class T>
 bool prefers_lanes(int64_t n, int64_t count) {
   return n <= (sizeof(T) == sizeof(double) ? 128 : 192) && 12 * count >= n;
-}
-
-// Whether a root alone is first tried from its basis, the matrices of a size one after the other.
-// That takes 4 to 7 n^3 multiply-adds of well-fed products. The bound that makes it safe needs root
-// >= 1.
-bool prefers_basis(int64_t n, int64_t count, const std::optional<Damping>& damping) {
-  return damping && damping->root >= 1 && n >= 96 && (n > 512 || count <= 3);
 }
 
 // Matrices for each call of the lanes kernel: all threads get some, in multiples of a quarter of a
@@ -67,21 +59,6 @@ struct Solver {
     Damping result = request.damping.value_or(Damping{});
     result.cutoff = undamped_cutoff<T>(n);
     return result;
-  }
-
-  // One matrix from its basis.
-  bool solve_from_basis(const SpectralProblem& p) const {
-    if constexpr (sizeof(T) == sizeof(float)) {
-      if (!p.basis || p.values || p.vectors ||
-          !warm_inverse_root(p.n, static_cast<const float*>(p.matrix),
-                             static_cast<const float*>(p.basis), damping_of_size(p.n),
-                             static_cast<float*>(p.root))) {
-        return false;
-      }
-      info[p.info] = kDone;
-      return true;
-    }
-    return false;
   }
 
   // Many matrices of one size in lanes.
@@ -142,20 +119,6 @@ void for_each_size(const std::vector<SpectralProblem>& problems, const F& f) {
   }
 }
 
-// Problems that their basis solves leave the list.
-template <class T>
-void solve_from_bases(const Solver<T>& solver, std::vector<SpectralProblem>& problems) {
-  if (std::ranges::none_of(problems, &SpectralProblem::basis)) return;
-  std::vector<SpectralProblem> rest;
-  for_each_size(problems, [&](int64_t begin, int64_t end) {
-    const bool warm = prefers_basis(problems[begin].n, end - begin, solver.request.damping);
-    for (int64_t i = begin; i < end; ++i) {
-      if (!warm || !solver.solve_from_basis(problems[i])) rest.push_back(problems[i]);
-    }
-  });
-  problems.swap(rest);
-}
-
 // All threads at once solve those that would keep the others waiting; returns how many, the first.
 template <class T>
 int64_t solve_together(const Solver<T>& solver, const std::vector<SpectralProblem>& problems) {
@@ -180,7 +143,6 @@ void solve_spectral(std::vector<SpectralProblem>& problems, const Request& reque
   if (!std::ranges::is_sorted(problems, std::greater{}, &SpectralProblem::n)) {
     std::ranges::stable_sort(problems, std::greater{}, &SpectralProblem::n);
   }
-  solve_from_bases(solver, problems);
   problems.erase(problems.begin(), problems.begin() + solve_together(solver, problems));
   const int64_t threads = int64_t(torch::stable::get_num_threads());
   std::vector<Task> tasks;

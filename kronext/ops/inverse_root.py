@@ -52,8 +52,8 @@ def eigh(A: Tensor, *, basis: Tensor | None = None, precision: Precision = "mixe
     Args:
         A: Shape `(..., n, n)`, float32 or float64; only the lower triangle is read.
         basis: Eigenvectors of a nearby matrix, the shape and dtype of `A`. A warm start: it may
-            change the cost, never the result's accuracy, and is dropped where it is of no use. What
-            profits are the in-place forms of `inverse_root`, which give the root alone.
+            change the cost, never the result's accuracy, and is dropped where it is of no use. On
+            the CPU that is everywhere: starting anew takes less time (`docs/numerics.md`).
         precision: Of float32 matrices. "mixed", or "float32": faster on the CPU where n is small,
             and as accurate as `torch.linalg.eigh` of float32. float64 matrices, and those on CUDA,
             are decomposed as without it.
@@ -167,8 +167,7 @@ def inverse_root_(
         root: Any number above 0.
         eps: Damping in the units of `A`, at least 0.
         relative_eps: Damping in units of the largest eigenvalue, at least 0.
-        basis: A warm start, see `eigh`: used for few float32 matrices of 96 rows or more and `root`
-            of 1 or more (docs/numerics.md).
+        basis: A warm start, see `eigh`.
         precision: See `inverse_root`.
 
     Returns:
