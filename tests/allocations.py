@@ -7,9 +7,13 @@ from collections.abc import Callable
 from torch.profiler import ProfilerActivity, profile
 
 
-def peak_bytes(call: Callable[[], object]) -> int:
-    """The most that `call` holds at a time through torch's CPU allocator, its result included."""
-    call()  # what is kept between calls is none of theirs
+def peak_bytes(call: Callable[[], object], *, warm: bool = True) -> int:
+    """The most that `call` holds at a time through torch's CPU allocator, its result included.
+
+    With `warm` not what stays from one call to the next.
+    """
+    if warm:
+        call()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         result = call()
     kineto = profiled.profiler.kineto_results  # type: ignore[union-attr]
