@@ -119,7 +119,9 @@ void for_each_size(const std::vector<SpectralProblem>& problems, const F& f) {
   }
 }
 
-// All threads at once solve those that would keep the others waiting; returns how many, the first.
+// All threads at once solve those that are more than a thread's fair share of what is left, one by
+// one: each product with the matrix being reduced waits for all of them. Returns how many, the
+// first.
 template <class T>
 int64_t solve_together(const Solver<T>& solver, const std::vector<SpectralProblem>& problems) {
   const int64_t threads = int64_t(torch::stable::get_num_threads());
@@ -128,7 +130,7 @@ int64_t solve_together(const Solver<T>& solver, const std::vector<SpectralProble
   size_t done = 0;
   for (; threads > 1 && done < problems.size(); ++done) {
     const SpectralProblem& p = problems[done];
-    if (p.n < kShareable || work_of(p.n) * 2 * double(threads) <= rest) break;
+    if (p.n < kShareable || work_of(p.n) * double(threads) <= rest) break;
     solver.solve_by_team(p, threads);
     rest -= work_of(p.n);
   }
