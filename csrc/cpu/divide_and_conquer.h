@@ -162,18 +162,19 @@ DivideAndConquer<T>::DivideAndConquer(int64_t n, int64_t workers, void* workspac
   bytes_ = arena.used();
 }
 
-// A coupling e between rows i and i + 1 becomes |e| v v^T with v = (1, sign e). Denormals go, which
-// count as equal while they are flushed and would stay unsorted.
+// A coupling e between rows i and i + 1 becomes |e| v v^T with v = (1, sign e).
 template <class T>
 void DivideAndConquer<T>::cut(const double* diagonal, const double* off_diagonal) {
-  for (int64_t i = 0; i < n_; ++i)
-    cut_diagonal_[i] = __builtin_fabs(diagonal[i]) < __DBL_MIN__ ? 0 : diagonal[i];
+  for (int64_t i = 0; i < n_; ++i) cut_diagonal_[i] = diagonal[i];
   for (int64_t leaf = 1; leaf < leaves_; ++leaf) {
     const int64_t row = leaf_start(leaf);
     const double size = __builtin_fabs(off_diagonal[row - 1]);
     cut_diagonal_[row - 1] -= size;
     cut_diagonal_[row] -= size;
   }
+  // Where denormals are flushed they count as equal and would stay unsorted.
+  for (int64_t i = 0; i < n_; ++i)
+    if (__builtin_fabs(cut_diagonal_[i]) < __DBL_MIN__) cut_diagonal_[i] = 0;
 }
 
 template <class T>

@@ -54,6 +54,7 @@ class RankOneMerge {
     secular_.exact_weights(task * SecularEquation::kWidth, weights_);
   }
 
+  // Needs all roots and their weights.
   void arrange() const;
 
   int64_t multiply_tasks() const { return panel_count<T>(kept()) + panel_count<T>(deflated()); }
@@ -89,6 +90,7 @@ class RankOneMerge {
   void write_tile(const T* tile, int64_t first_row, int rows, int columns,
                   const int32_t* position) const;
   void write_product(int64_t first, T* scratch) const;
+  void unpack_deflated(const Half& half, const T* panel, int64_t first, int columns, T* tile) const;
   void write_deflated(int64_t first, T* tile) const;
 
   int64_t columns_;
@@ -132,6 +134,7 @@ RankOneMerge<T>::RankOneMerge(int64_t upper, int64_t columns, const Eigenpairs<T
 
 template <class T>
 void RankOneMerge<T>::deflate(double coupling) {
+  constexpr double kRootHalf = 0.70710678118654752440;  // both rows are unit vectors: |z| = 1
   const int64_t upper = deflation_.upper;
   for (int64_t i = 0; i < columns_; ++i) {
     const bool is_upper = i < upper;
@@ -139,9 +142,8 @@ void RankOneMerge<T>::deflate(double coupling) {
     deflation_.first[i] = is_upper ? pairs_.first[i] : 0;
     deflation_.last[i] = is_upper ? 0 : pairs_.last[i];
     deflation_.halves[i] = is_upper ? kUpperHalf : kLowerHalf;
-    // |z| = 1: both rows are unit vectors.
     const double z = is_upper ? pairs_.last[i] : coupling < 0 ? -pairs_.first[i] : pairs_.first[i];
-    deflation_.z[i] = z * 0.70710678118654752440;
+    deflation_.z[i] = z * kRootHalf;
   }
   deflation_.rho = 2 * __builtin_fabs(coupling);
   deflation_.run(order_);
@@ -328,25 +330,32 @@ void RankOneMerge<T>::write_product(int64_t first, T* scratch) const {
   }
 }
 
+// Deflated columns [first, first + columns) of a panel as a tile.
+template <class T>
+void RankOneMerge<T>::unpack_deflated(const Half& half, const T* panel, int64_t first, int columns,
+                                      T* tile) const {
+  for (int side = 0; side < kW; side += kL) {
+    for (int column = 0; column < kW; column += kL) {
+      Vector<T> square[kL];
+#pragma GCC unroll 16
+      for (int c = 0; c < kL; ++c) {
+        const int32_t slot =
+            column + c < columns ? half.slot[deflation_.deflated[first + column + c]] : -1;
+        square[c] = slot < 0 ? Vector<T>{} : load(panel + slot * kW + side);
+      }
+      Transpose<T>::run(square);
+#pragma GCC unroll 16
+      for (int r = 0; r < kL; ++r) store(tile + (side + r) * kW + column, square[r]);
+    }
+  }
+}
+
 template <class T>
 void RankOneMerge<T>::write_deflated(int64_t first, T* tile) const {
   const int columns = int(minimum<int64_t>(kW, deflated() - first));
   for (const Half& half : halves_) {
     for (int64_t p = 0; p < half.panel_count(); ++p) {
-      for (int side = 0; side < kW; side += kL) {
-        for (int column = 0; column < kW; column += kL) {
-          Vector<T> square[kL];
-#pragma GCC unroll 16
-          for (int c = 0; c < kL; ++c) {
-            const int32_t slot =
-                column + c < columns ? half.slot[deflation_.deflated[first + column + c]] : -1;
-            square[c] = slot < 0 ? Vector<T>{} : load(half.panel(p) + slot * kW + side);
-          }
-          Transpose<T>::run(square);
-#pragma GCC unroll 16
-          for (int r = 0; r < kL; ++r) store(tile + (side + r) * kW + column, square[r]);
-        }
-      }
+      unpack_deflated(half, half.panel(p), first, columns, tile);
       write_tile(tile, half.first_row + p * kW, panel_extent<T>(half.rows, p), columns,
                  deflated_position_ + first);
     }
