@@ -13,7 +13,7 @@ extern const Kernels kKernels{
     .eigh_mixed = kEighMixed,
     .eigh_float = kEighFloat,
     .eigh_double = kEighDouble,
-    .outer = kOuter,
+    .outer = &kOuter,
     .power_iteration = kPowerIteration,
     .precondition = kPrecondition,
     .similarity = kSimilarity,

@@ -11,11 +11,16 @@
 
 namespace kronext::cpu {
 
+struct OuterKernel {
+  JobKernel<OuterSide> job;
+  bool (*depends_on_precision)(const OuterSide&);  // whether the side's `parts` count
+};
+
 struct Kernels {
   const EighKernel<float>& eigh_mixed;
   const EighKernel<float>& eigh_float;
   const EighKernel<double>& eigh_double;
-  const JobKernel<OuterSide>& outer;
+  const OuterKernel* outer;  // never null; sets that only bring products of their own exchange it
   const PowerIterationKernel& power_iteration;
   const JobKernel<PreconditionProblem>& precondition;
   const JobKernel<SimilarityProblem>& similarity;
@@ -33,6 +38,15 @@ extern const Kernels kKernels;
 }
 namespace avx512 {
 extern const Kernels kKernels;
+}
+namespace avx512_bf16 {
+extern const OuterKernel kOuter;
+}
+namespace amx {
+extern const OuterKernel kOuter;
+}
+namespace amx_emulated {
+extern const OuterKernel kOuter;
 }
 
 }  // namespace kronext::cpu

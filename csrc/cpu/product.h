@@ -21,73 +21,86 @@ constexpr int kRows = kVectorRegisters == 32 ? 8 : 4;
 template <class T>
 constexpr int64_t kChunk = 96 * 16 / kLanes<T> * int64_t(sizeof(float)) / int64_t(sizeof(T));
 
-template <class T, int kVectors>
-KRONEXT_INLINE void multiply_rows(const T* left, const T* right, int64_t depth, bool accumulate,
-                                  T* tile) {
-  constexpr int kW = kPanel<T>, kL = kLanes<T>;
-  Vector<T> sum[kRows][kVectors] = {};
+// The values of a panel, and what their products are summed in.
+template <class P>
+struct PanelValue {
+  using Sum = P;
+  static KRONEXT_INLINE Vector<P> multiply_add(Vector<P> a, Vector<P> b, Vector<P> sum) {
+    return sum + a * b;
+  }
+};
+template <class P>
+using Sum = typename PanelValue<P>::Sum;
+
+template <class P, int kVectors>
+KRONEXT_INLINE void multiply_rows(const P* left, const P* right, int64_t depth, bool accumulate,
+                                  Sum<P>* tile) {
+  constexpr int kW = kPanel<P>, kL = kLanes<P>;
+  Vector<Sum<P>> sum[kRows][kVectors] = {};
   for (int64_t k = 0; k < depth; ++k, left += kW, right += kW) {
-    Vector<T> value[kVectors];
+    Vector<P> value[kVectors];
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) value[v] = load(right + v * kL);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const Vector<T> factor = splat(left[r]);
+      const Vector<P> factor = splat(left[r]);
 #pragma GCC unroll 2
-      for (int v = 0; v < kVectors; ++v) sum[r][v] += factor * value[v];
+      for (int v = 0; v < kVectors; ++v) {
+        sum[r][v] = PanelValue<P>::multiply_add(factor, value[v], sum[r][v]);
+      }
     }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 2
     for (int v = 0; v < kVectors; ++v) {
-      T* out = tile + r * kW + v * kL;
+      Sum<P>* out = tile + r * kW + v * kL;
       store(out, accumulate ? load(out) + sum[r][v] : sum[r][v]);
     }
   }
 }
 
 // One tile; rows and columns past the given counts may stay unwritten.
-template <class T>
-void multiply_tile(const T* left, const T* right, int64_t depth, int rows, int columns,
-                   bool accumulate, T* tile) {
-  if (columns > kLanes<T>) {
+template <class P>
+void multiply_tile(const P* left, const P* right, int64_t depth, int rows, int columns,
+                   bool accumulate, Sum<P>* tile) {
+  if (columns > kLanes<P>) {
     for (int r = 0; r < rows; r += kRows) {
-      multiply_rows<T, 2>(left + r, right, depth, accumulate, tile + r * kPanel<T>);
+      multiply_rows<P, 2>(left + r, right, depth, accumulate, tile + r * kPanel<P>);
     }
   } else {
     for (int r = 0; r < rows; r += kRows) {
-      multiply_rows<T, 1>(left + r, right, depth, accumulate, tile + r * kPanel<T>);
+      multiply_rows<P, 1>(left + r, right, depth, accumulate, tile + r * kPanel<P>);
     }
   }
 }
 
 // Consecutive panels of an operand, `stride` values apart; the last one has `last_extent` rows (or
 // columns).
-template <class T>
+template <class P>
 struct PanelRun {
-  const T* first;
+  const P* first;
   int64_t stride;
   int64_t count;
   int last_extent;
 
-  int extent(int64_t panel) const { return panel + 1 < count ? kPanel<T> : last_extent; }
+  int extent(int64_t panel) const { return panel + 1 < count ? kPanel<P> : last_extent; }
 };
 
 // The tiles of row panels against column panels: tile (r, c) is written to tiles + (r *
-// columns.count + c) * kTileSize<T>. Several row panels share each piece of the column panels while
+// columns.count + c) * kTileSize<P>. Several row panels share each piece of the column panels while
 // it is in the second-level cache.
-template <class T>
-void multiply_block(const PanelRun<T>& rows, const PanelRun<T>& columns, int64_t depth,
-                    bool accumulate, T* tiles) {
-  const int64_t chunks = maximum<int64_t>(1, ceil_divide(depth, kChunk<T>));
+template <class P>
+void multiply_block(const PanelRun<P>& rows, const PanelRun<P>& columns, int64_t depth,
+                    bool accumulate, Sum<P>* tiles) {
+  const int64_t chunks = maximum<int64_t>(1, ceil_divide(depth, kChunk<P>));
   for (int64_t chunk = 0; chunk < chunks; ++chunk) {
     const int64_t begin = chunk * depth / chunks, end = (chunk + 1) * depth / chunks;
-    T* tile = tiles;
+    Sum<P>* tile = tiles;
     for (int64_t r = 0; r < rows.count; ++r) {
-      for (int64_t c = 0; c < columns.count; ++c, tile += kTileSize<T>) {
-        multiply_tile(rows.first + r * rows.stride + begin * kPanel<T>,
-                      columns.first + c * columns.stride + begin * kPanel<T>, end - begin,
+      for (int64_t c = 0; c < columns.count; ++c, tile += kTileSize<P>) {
+        multiply_tile(rows.first + r * rows.stride + begin * kPanel<P>,
+                      columns.first + c * columns.stride + begin * kPanel<P>, end - begin,
                       rows.extent(r), columns.extent(c), accumulate || chunk > 0, tile);
       }
     }
@@ -95,11 +108,11 @@ void multiply_block(const PanelRun<T>& rows, const PanelRun<T>& columns, int64_t
 }
 
 // The tiles of one row panel against `count` column panels that lie `stride` values apart; the last
-// one has `last_columns` columns. Tile t is written to tiles + t * kTileSize<T>.
-template <class T>
-void multiply_strip(const T* left, const T* right, int64_t stride, int64_t depth, int64_t count,
-                    int rows, int last_columns, bool accumulate, T* tiles) {
-  multiply_block<T>({left, 0, 1, rows}, {right, stride, count, last_columns}, depth, accumulate,
+// one has `last_columns` columns. Tile t is written to tiles + t * kTileSize<P>.
+template <class P>
+void multiply_strip(const P* left, const P* right, int64_t stride, int64_t depth, int64_t count,
+                    int rows, int last_columns, bool accumulate, Sum<P>* tiles) {
+  multiply_block<P>({left, 0, 1, rows}, {right, stride, count, last_columns}, depth, accumulate,
                     tiles);
 }
 

@@ -178,7 +178,7 @@ struct Solver {
     scale_columns(v, row_stride, column_stride, n, half.data(), x);
     std::vector<OuterSide> side{
         {{x, kDtype<T>, n, n, n, 1}, {p.root, kDtype<T>, n, n, n, 1}, 0, 1}};
-    run_jobs(cpu::kernels().outer, side);
+    run_jobs(cpu::kernels().outer->job, side);
   }
 
   template <class W>

@@ -274,7 +274,7 @@ class WarmStart {
     for (double& limit : limits) limit = limit > kLongestRow ? kLongestRow / limit : 1;
     over_rows(
         [&](int64_t first, int64_t last) { kernels_.limit(limits.data(), n_, u, first, last); });
-    run_one(cpu::kernels().outer, {dense(u), dense(w), 0, 1});
+    run_one(cpu::kernels().outer->job, {dense(u), dense(w), 0, 1});
     const double norm = std::sqrt(largest_eigenvalue(w));
     const float scale = norm > kLargestRotation ? float(kLargestRotation / norm) : 1;
     const bool cubic = norm > kLargestQuadraticRotation;
@@ -315,7 +315,7 @@ class WarmStart {
   // V f(B) VT, unless V turns out not to be orthogonal or the root not to fit float32.
   bool write_root(float* root, double error) {
     float *gram = take(), *f = take();
-    run_one(cpu::kernels().outer, {dense(v_).transposed(), dense(gram), 0, 1});
+    run_one(cpu::kernels().outer->job, {dense(v_).transposed(), dense(gram), 0, 1});
     read_diagonal(gram);
     over_rows([&](int64_t first, int64_t last) {
       kernels_.function(near_diagonal(), gram, 1 / damping_.root, f, remainder_.data(), first,

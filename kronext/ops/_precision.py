@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 NAME = "kronext::float32_matmul_precision"
-_LEVELS = {"highest": 0, "high": 1, "medium": 2}  # csrc/cuda/matmul_precision.h
+_LEVELS = {"highest": 0, "high": 1, "medium": 2}  # csrc/core/matmul_precision.h
 
 
 def float32_matmul_precision() -> int:
