@@ -34,17 +34,23 @@ struct PanelValue<BFloat16Pair> {
   }
 };
 
-// Whether a side may go to the unit if its numbers may be rounded.
-inline bool suits_bfloat16(const OuterSide& side) {
-  return side.factor.dtype == Dtype::kFloat32 &&
-         (side.x.dtype == Dtype::kBFloat16 || side.x.dtype == Dtype::kFloat32);
+// ---- which matrices go to the unit
+// ---------------------------------------------------------------
+
+// bfloat16 does at every size. float32 does where fewer parts than three are allowed or, on AMX, at
+// all, and where the gain is larger than the microsecond that asking for the precision takes.
+constexpr double kLeastWork = 5e5;  // multiply-adds
+
+inline bool may_round(const OuterSide& side) {
+  return side.x.dtype == Dtype::kFloat32 && side.factor.dtype == Dtype::kFloat32 &&
+         double(side.x.rows) * double(side.x.rows) * double(side.x.columns) >= 2 * kLeastWork;
 }
 
 // The parts that the unit multiplies for each number of x; 0: float32 arithmetic.
 inline int bfloat16_parts(const OuterSide& side) {
-  if (!suits_bfloat16(side)) return 0;
+  if (side.factor.dtype != Dtype::kFloat32) return 0;
   if (side.x.dtype == Dtype::kBFloat16) return 1;
-  return side.parts <= kMaxParts ? side.parts : 0;
+  return may_round(side) && side.parts <= kMaxParts ? side.parts : 0;
 }
 
 // How outer.cpp takes the tiles of a product from the unit.
@@ -69,15 +75,13 @@ struct BFloat16Product {
   }
 
   static void multiply(const void* panels, int64_t depth, const Strip& strip, int rows,
-                       int last_columns, float* tiles) {
+                       float* tiles) {
     const BFloat16Pair* pairs = static_cast<const BFloat16Pair*>(panels);
-    const int64_t stride = Panel::stride(depth);
 #if defined(KRONEXT_TILES)
-    TileProduct<parts>::multiply_strip(pairs, stride, depth, strip, rows, last_columns, tiles);
+    TileProduct<parts>::multiply_strip(pairs, Panel::stride(depth), depth, strip, rows, tiles);
 #else
-    multiply_strip(pairs + strip.row * stride, pairs + strip.first_column * stride, stride,
-                   ceil_divide<int64_t>(depth, 2), strip.last_column - strip.first_column, rows,
-                   last_columns, false, tiles);
+    multiply_lower_strip(pairs, Panel::stride(depth), ceil_divide<int64_t>(depth, 2), strip, rows,
+                         tiles);
 #endif
   }
 

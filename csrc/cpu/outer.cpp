@@ -23,12 +23,9 @@ struct PlainProduct {
     pack_panel<T>(x, first_row, static_cast<T*>(panel));
   }
 
-  static void multiply(const void* panels, int64_t depth, const Strip& strip, int rows,
-                       int last_columns, T* tiles) {
-    const T* first = static_cast<const T*>(panels);
-    const int64_t stride = panel_stride<T>(depth);
-    multiply_strip(first + strip.row * stride, first + strip.first_column * stride, stride, depth,
-                   strip.last_column - strip.first_column, rows, last_columns, false, tiles);
+  static void multiply(const void* panels, int64_t depth, const Strip& strip, int rows, T* tiles) {
+    multiply_lower_strip(static_cast<const T*>(panels), panel_stride<T>(depth), depth, strip, rows,
+                         tiles);
   }
 
   // What the numbers of a packed panel are to be multiplied by.
@@ -106,8 +103,7 @@ void run_strip(const OuterSide& side, const Strip& strip, const void* panels,
   using C = typename Types::C;
   using Product = typename Types::Product;
   const int64_t dim = side.x.rows, depth = side.x.columns;
-  Product::multiply(panels, depth, strip, panel_extent<T>(dim, strip.row),
-                    panel_extent<T>(dim, strip.last_column - 1), tiles);
+  Product::multiply(panels, depth, strip, panel_extent<T>(dim, strip.row), tiles);
   const double weight = side.weight * Product::scale(panels, depth, strip.row);
   for (int64_t column = strip.first_column; column < strip.last_column; ++column) {
     const SymmetricTile<T, C> writer{T(side.decay),
@@ -130,7 +126,7 @@ void run(const OuterSide& side, int64_t step, const void* shared, void* scratch)
 
 bool depends_on_precision(const OuterSide& side) {
 #if defined(__AVX512BF16__)
-  return suits_bfloat16(side) && side.x.dtype == Dtype::kFloat32;
+  return may_round(side);
 #else
   (void)side;
   return false;

@@ -75,6 +75,29 @@ void multiply_tile(const P* left, const P* right, int64_t depth, int rows, int c
   }
 }
 
+// The tile of a panel against itself; the square above its diagonal stays unwritten.
+template <class P>
+void multiply_diagonal_tile(const P* panel, int64_t depth, int rows, bool accumulate,
+                            Sum<P>* tile) {
+  for (int r = 0; r < rows; r += kRows, tile += kRows * kPanel<P>) {
+    if (r + kRows <= kLanes<P>) {
+      multiply_rows<P, 1>(panel + r, panel, depth, accumulate, tile);
+    } else {
+      multiply_rows<P, 2>(panel + r, panel, depth, accumulate, tile);
+    }
+  }
+}
+
+// Calls chunk(begin, count) for each chunk of the depth, at least once.
+template <class P, class Chunk>
+KRONEXT_INLINE void for_chunks(int64_t depth, const Chunk& chunk) {
+  const int64_t chunks = maximum<int64_t>(1, ceil_divide(depth, kChunk<P>));
+  for (int64_t i = 0; i < chunks; ++i) {
+    const int64_t begin = i * depth / chunks;
+    chunk(begin, (i + 1) * depth / chunks - begin);
+  }
+}
+
 // Consecutive panels of an operand, `stride` values apart; the last one has `last_extent` rows (or
 // columns).
 template <class P>
@@ -93,18 +116,16 @@ struct PanelRun {
 template <class P>
 void multiply_block(const PanelRun<P>& rows, const PanelRun<P>& columns, int64_t depth,
                     bool accumulate, Sum<P>* tiles) {
-  const int64_t chunks = maximum<int64_t>(1, ceil_divide(depth, kChunk<P>));
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-    const int64_t begin = chunk * depth / chunks, end = (chunk + 1) * depth / chunks;
+  for_chunks<P>(depth, [&](int64_t begin, int64_t count) {
     Sum<P>* tile = tiles;
     for (int64_t r = 0; r < rows.count; ++r) {
       for (int64_t c = 0; c < columns.count; ++c, tile += kTileSize<P>) {
         multiply_tile(rows.first + r * rows.stride + begin * kPanel<P>,
-                      columns.first + c * columns.stride + begin * kPanel<P>, end - begin,
-                      rows.extent(r), columns.extent(c), accumulate || chunk > 0, tile);
+                      columns.first + c * columns.stride + begin * kPanel<P>, count, rows.extent(r),
+                      columns.extent(c), accumulate || begin > 0, tile);
       }
     }
-  }
+  });
 }
 
 // The tiles of one row panel against `count` column panels that lie `stride` values apart; the last
@@ -114,6 +135,22 @@ void multiply_strip(const P* left, const P* right, int64_t stride, int64_t depth
                     int rows, int last_columns, bool accumulate, Sum<P>* tiles) {
   multiply_block<P>({left, 0, 1, rows}, {right, stride, count, last_columns}, depth, accumulate,
                     tiles);
+}
+
+// The tiles of a strip on or below the diagonal of X XT, whose row panel has `rows` rows. On the
+// diagonal the square above it stays unwritten.
+template <class P>
+void multiply_lower_strip(const P* panels, int64_t stride, int64_t depth, const Strip& strip,
+                          int rows, Sum<P>* tiles) {
+  const P* left = panels + strip.row * stride;
+  const int64_t below = minimum(strip.last_column, strip.row) - strip.first_column;
+  multiply_strip(left, panels + strip.first_column * stride, stride, depth, below, rows, kPanel<P>,
+                 false, tiles);
+  if (strip.last_column <= strip.row) return;
+  for_chunks<P>(depth, [&](int64_t begin, int64_t count) {
+    multiply_diagonal_tile(left + begin * kPanel<P>, count, rows, begin > 0,
+                           tiles + below * kTileSize<P>);
+  });
 }
 
 // Rows (or columns) of panel `index` of a side with `extent` of them.

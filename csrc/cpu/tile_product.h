@@ -42,10 +42,10 @@ class TileProduct {
  public:
   using Panel = PairPanel<parts, true>;
 
-  // The tiles of a strip from panels that lie panel_stride pairs apart. On the diagonal the squares
-  // above it stay unwritten.
+  // The tiles of a strip on or below the diagonal, whose row panel has `rows` rows, from panels
+  // that lie panel_stride pairs apart. On the diagonal the square above it stays unwritten.
   static void multiply_strip(const BFloat16Pair* panels, int64_t panel_stride, int64_t depth,
-                             const Strip& strip, int rows, int last_columns, float* tiles) {
+                             const Strip& strip, int rows, float* tiles) {
     const ConfiguredTiles configured;
     alignas(64) float partial[kTileSize<float>];
     const int64_t blocks = Panel::blocks(depth);
@@ -56,8 +56,8 @@ class TileProduct {
       float* tile = tiles;
       for (int64_t c = strip.first_column; c < strip.last_column; ++c, tile += kTileSize<float>) {
         const BFloat16Pair* right = panels + c * panel_stride + Panel::pairs(0, depth);
-        const int columns = c + 1 < strip.last_column ? kW : last_columns;
-        const Squares squares{rows > kL, columns > kL, columns > kL && c != strip.row};
+        const int columns = c == strip.row ? rows : kW;
+        const Squares squares{rows > kL, columns > kL, c != strip.row};
         multiply(left + begin * kBlockPairs, right + begin * kBlockPairs, Panel::plane(depth),
                  count, squares, chunk ? partial : tile);
         if (chunk) add(partial, squares, tile);
