@@ -17,6 +17,8 @@ from benchmarks.inputs import bytes_beyond_caches
 from kronext import build_info
 
 _FLAGS = {
+    "amx": ["-march=native"],
+    "avx512_bf16": ["-march=native"],
     "avx512": ["-march=native"],
     "avx2": ["-mavx2", "-mfma", "-mno-avx512f"],
     "portable": [],

@@ -11,11 +11,14 @@
 
 namespace kronext {
 
-inline MatmulPrecision matmul_precision() {
-  std::array<StableIValue, 1> stack{};
+enum class Backend { kCpu, kCuda };
+
+inline MatmulPrecision matmul_precision(Backend backend) {
+  using torch::stable::detail::from, torch::stable::detail::to;
+  std::array<StableIValue, 1> stack{from(backend == Backend::kCuda)};
   TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("kronext::float32_matmul_precision", "",
                                                stack.data(), TORCH_ABI_VERSION));
-  return MatmulPrecision(torch::stable::detail::to<int64_t>(stack[0]));
+  return MatmulPrecision(to<int64_t>(stack[0]));
 }
 
 }  // namespace kronext

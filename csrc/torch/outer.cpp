@@ -12,7 +12,7 @@ static void update_sides(const char*, const Tensor&, std::vector<OuterSide>& sid
   const cpu::OuterKernel& kernel = *cpu::kernels().outer;
   // Asking for the precision takes a microsecond.
   if (std::ranges::any_of(sides, kernel.depends_on_precision)) {
-    const int parts = parts_of(matmul_precision());
+    const int parts = parts_of(matmul_precision(Backend::kCpu));
     for (OuterSide& side : sides) side.parts = parts;
   }
   run_jobs(kernel.job, sides);

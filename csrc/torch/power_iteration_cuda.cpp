@@ -13,7 +13,7 @@ void multiply(const char* op, const Tensor& where, const std::vector<WeightedSte
               Inspection inspection) {
   const CudaDevice device(op, where);
   const cuda::KroneckerPlan plan = cuda::plan_kronecker_steps(
-      steps.data(), int64_t(steps.size()), inspection, matmul_precision(), device.shape());
+      steps.data(), int64_t(steps.size()), inspection, matmul_precision(Backend::kCuda), device.shape());
   device.run(
       plan,
       [&](void* table, void* workspace) {
@@ -87,7 +87,7 @@ Triples iterate(const Iteration& given) {
       raw(given.start.left, given.start.right), raw(left, right), sigma.data_ptr(),
       static_cast<int32_t*>(info.data_ptr()),   given.samples,    given.dense};
   const cuda::IterationPlan plan = cuda::plan_power_iteration(iteration, given.steps, given.tol,
-                                                              matmul_precision(), device.shape());
+                                                              matmul_precision(Backend::kCuda), device.shape());
   device.run(
       plan,
       [&](void* table, void* workspace) {
