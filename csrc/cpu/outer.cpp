@@ -102,14 +102,18 @@ void run_strip(const OuterSide& side, const Strip& strip, const void* panels,
   using T = typename Types::T;
   using C = typename Types::C;
   using Product = typename Types::Product;
-  const int64_t dim = side.x.rows, depth = side.x.columns;
+  const int64_t dim = side.x.rows, depth = side.x.columns, stride = side.factor.row_stride;
+  C* factor = static_cast<C*>(side.factor.data);
+  for (int64_t column = strip.first_column; column < strip.last_column; ++column) {
+    SymmetricTile<T, C>::prefetch(factor, dim, stride, strip.row, column);
+  }
   Product::multiply(panels, depth, strip, panel_extent<T>(dim, strip.row), tiles);
   const double weight = side.weight * Product::scale(panels, depth, strip.row);
   for (int64_t column = strip.first_column; column < strip.last_column; ++column) {
     const SymmetricTile<T, C> writer{T(side.decay),
                                      T(weight * Product::scale(panels, depth, column))};
-    writer.write(tiles + (column - strip.first_column) * kTileSize<T>,
-                 static_cast<C*>(side.factor.data), dim, side.factor.row_stride, strip.row, column);
+    writer.write(tiles + (column - strip.first_column) * kTileSize<T>, factor, dim, stride,
+                 strip.row, column);
   }
 }
 

@@ -48,6 +48,22 @@ struct SymmetricTile {
     }
   }
 
+  // Brings tile (row, column) and its mirror into the second-level cache while the product is being
+  // made: where a training step has pushed the factors out, the epilogue would wait for every line.
+  static void prefetch(const C* matrix, int64_t dim, int64_t stride, int64_t row, int64_t column) {
+    constexpr int kLine = 64 / int(sizeof(C));
+    const int rows = panel_extent<T>(dim, row), columns = panel_extent<T>(dim, column);
+    const C* lower = matrix + row * kW * stride + column * kW;
+    for (int r = 0; r < rows; ++r) {
+      for (int c = 0; c < columns; c += kLine) __builtin_prefetch(lower + r * stride + c, 1, 2);
+    }
+    if (row == column) return;
+    const C* upper = matrix + column * kW * stride + row * kW;
+    for (int c = 0; c < columns; ++c) {
+      for (int r = 0; r < rows; r += kLine) __builtin_prefetch(upper + c * stride + r, 1, 2);
+    }
+  }
+
   // Tile (row, column) of a dim x dim matrix, row >= column.
   void write(const T* tile, C* matrix, int64_t dim, int64_t stride, int64_t row,
              int64_t column) const {
