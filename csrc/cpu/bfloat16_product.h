@@ -74,14 +74,15 @@ struct BFloat16Product {
     PairPacker<float, parts, kTiles>::run(x, first_row, pairs);
   }
 
+  template <class Fetch>
   static void multiply(const void* panels, int64_t depth, const Strip& strip, int rows,
-                       float* tiles) {
+                       const Fetch& fetch, float* tiles) {
     const BFloat16Pair* pairs = static_cast<const BFloat16Pair*>(panels);
 #if defined(KRONEXT_TILES)
     TileProduct<parts>::multiply_strip(pairs, Panel::stride(depth), depth, strip, rows, tiles);
 #else
     multiply_lower_strip(pairs, Panel::stride(depth), ceil_divide<int64_t>(depth, 2), strip, rows,
-                         tiles);
+                         fetch, tiles);
 #endif
   }
 

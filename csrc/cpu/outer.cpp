@@ -23,9 +23,11 @@ struct PlainProduct {
     pack_panel<T>(x, first_row, static_cast<T*>(panel));
   }
 
-  static void multiply(const void* panels, int64_t depth, const Strip& strip, int rows, T* tiles) {
+  template <class Fetch>
+  static void multiply(const void* panels, int64_t depth, const Strip& strip, int rows,
+                       const Fetch& fetch, T* tiles) {
     multiply_lower_strip(static_cast<const T*>(panels), panel_stride<T>(depth), depth, strip, rows,
-                         tiles);
+                         fetch, tiles);
   }
 
   // What the numbers of a packed panel are to be multiplied by.
@@ -104,10 +106,12 @@ void run_strip(const OuterSide& side, const Strip& strip, const void* panels,
   using Product = typename Types::Product;
   const int64_t dim = side.x.rows, depth = side.x.columns, stride = side.factor.row_stride;
   C* factor = static_cast<C*>(side.factor.data);
-  for (int64_t column = strip.first_column; column < strip.last_column; ++column) {
-    SymmetricTile<T, C>::prefetch(factor, dim, stride, strip.row, column);
-  }
-  Product::multiply(panels, depth, strip, panel_extent<T>(dim, strip.row), tiles);
+  Product::multiply(
+      panels, depth, strip, panel_extent<T>(dim, strip.row),
+      [&](int64_t column) {
+        SymmetricTile<T, C>::prefetch(factor, dim, stride, strip.row, column);
+      },
+      tiles);
   const double weight = side.weight * Product::scale(panels, depth, strip.row);
   for (int64_t column = strip.first_column; column < strip.last_column; ++column) {
     const SymmetricTile<T, C> writer{T(side.decay),

@@ -138,18 +138,23 @@ void multiply_strip(const P* left, const P* right, int64_t stride, int64_t depth
 }
 
 // The tiles of a strip on or below the diagonal of X XT, whose row panel has `rows` rows. On the
-// diagonal the square above it stays unwritten.
-template <class P>
+// diagonal the square above it stays unwritten. fetch(column) is called before each tile is begun,
+// so that what its epilogue needs can come meanwhile.
+template <class P, class Fetch>
 void multiply_lower_strip(const P* panels, int64_t stride, int64_t depth, const Strip& strip,
-                          int rows, Sum<P>* tiles) {
+                          int rows, const Fetch& fetch, Sum<P>* tiles) {
   const P* left = panels + strip.row * stride;
-  const int64_t below = minimum(strip.last_column, strip.row) - strip.first_column;
-  multiply_strip(left, panels + strip.first_column * stride, stride, depth, below, rows, kPanel<P>,
-                 false, tiles);
-  if (strip.last_column <= strip.row) return;
   for_chunks<P>(depth, [&](int64_t begin, int64_t count) {
-    multiply_diagonal_tile(left + begin * kPanel<P>, count, rows, begin > 0,
-                           tiles + below * kTileSize<P>);
+    Sum<P>* tile = tiles;
+    for (int64_t c = strip.first_column; c < strip.last_column; ++c, tile += kTileSize<P>) {
+      if (begin == 0) fetch(c);
+      const P* right = panels + c * stride + begin * kPanel<P>;
+      if (c == strip.row) {
+        multiply_diagonal_tile(right, count, rows, begin > 0, tile);
+      } else {
+        multiply_tile(left + begin * kPanel<P>, right, count, rows, kPanel<P>, begin > 0, tile);
+      }
+    }
   });
 }
 
