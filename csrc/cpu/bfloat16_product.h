@@ -79,7 +79,8 @@ struct BFloat16Product {
                        const Fetch& fetch, float* tiles) {
     const BFloat16Pair* pairs = static_cast<const BFloat16Pair*>(panels);
 #if defined(KRONEXT_TILES)
-    TileProduct<parts>::multiply_strip(pairs, Panel::stride(depth), depth, strip, rows, tiles);
+    TileProduct<parts>::multiply_strip(pairs, Panel::stride(depth), depth, strip, rows, fetch,
+                                       tiles);
 #else
     multiply_lower_strip(pairs, Panel::stride(depth), ceil_divide<int64_t>(depth, 2), strip, rows,
                          fetch, tiles);

@@ -42,10 +42,10 @@ class TileProduct {
  public:
   using Panel = PairPanel<parts, true>;
 
-  // The tiles of a strip on or below the diagonal, whose row panel has `rows` rows, from panels
-  // that lie panel_stride pairs apart. On the diagonal the square above it stays unwritten.
+  // What multiply_lower_strip in product.h does, from panels that lie panel_stride pairs apart.
+  template <class Fetch>
   static void multiply_strip(const BFloat16Pair* panels, int64_t panel_stride, int64_t depth,
-                             const Strip& strip, int rows, float* tiles) {
+                             const Strip& strip, int rows, const Fetch& fetch, float* tiles) {
     const ConfiguredTiles configured;
     alignas(64) float partial[kTileSize<float>];
     const int64_t blocks = Panel::blocks(depth);
@@ -55,6 +55,7 @@ class TileProduct {
       const BFloat16Pair* left = panels + strip.row * panel_stride + Panel::rows(0, depth);
       float* tile = tiles;
       for (int64_t c = strip.first_column; c < strip.last_column; ++c, tile += kTileSize<float>) {
+        if (chunk == 0) fetch(c);
         const BFloat16Pair* right = panels + c * panel_stride + Panel::pairs(0, depth);
         const int columns = c == strip.row ? rows : kW;
         const Squares squares{rows > kL, columns > kL, c != strip.row};
