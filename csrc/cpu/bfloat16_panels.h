@@ -19,7 +19,7 @@ namespace kronext::cpu::KRONEXT_CPU {
 
 using BFloat16Pair = uint32_t;
 
-// ---- 16 + 16 numbers as bfloat16 ---------------------------------------------------------------
+// ---- 16 + 16 numbers as bfloat16 ----------------------------------------------------------------
 
 // Lanes [0, count) of 16; count may be less than 0 or more than 16.
 KRONEXT_INLINE __mmask16 lanes_before(int64_t count) {
@@ -58,8 +58,7 @@ KRONEXT_INLINE __m512i interleaved(__m512i halves) {
   return _mm512_permutexvar_epi16(order, halves);
 }
 
-// ---- one panel
-// -----------------------------------------------------------------------------------
+// ---- one panel ----------------------------------------------------------------------------------
 
 // Where the planes of a panel lie, in pairs.
 template <int parts, bool with_rows>

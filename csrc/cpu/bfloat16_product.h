@@ -34,23 +34,22 @@ struct PanelValue<BFloat16Pair> {
   }
 };
 
-// ---- which matrices go to the unit
-// ---------------------------------------------------------------
+// ---- which matrices go to the unit --------------------------------------------------------------
 
 // bfloat16 does at every size. float32 does where fewer parts than three are allowed or, on AMX, at
 // all, and where the gain is larger than the microsecond that asking for the precision takes.
-constexpr double kLeastWork = 5e5;  // multiply-adds
+constexpr double kLeastSize = 1e6;  // rows^2 columns
 
-inline bool may_round(const OuterSide& side) {
+inline bool is_large_float32(const OuterSide& side) {
   return side.x.dtype == Dtype::kFloat32 && side.factor.dtype == Dtype::kFloat32 &&
-         double(side.x.rows) * double(side.x.rows) * double(side.x.columns) >= 2 * kLeastWork;
+         double(side.x.rows) * double(side.x.rows) * double(side.x.columns) >= kLeastSize;
 }
 
 // The parts that the unit multiplies for each number of x; 0: float32 arithmetic.
 inline int bfloat16_parts(const OuterSide& side) {
   if (side.factor.dtype != Dtype::kFloat32) return 0;
   if (side.x.dtype == Dtype::kBFloat16) return 1;
-  return may_round(side) && side.parts <= kMaxParts ? side.parts : 0;
+  return is_large_float32(side) && side.parts <= kMaxParts ? side.parts : 0;
 }
 
 // How outer.cpp takes the tiles of a product from the unit.

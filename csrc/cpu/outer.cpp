@@ -134,7 +134,7 @@ void run(const OuterSide& side, int64_t step, const void* shared, void* scratch)
 
 bool depends_on_precision(const OuterSide& side) {
 #if defined(__AVX512BF16__)
-  return may_round(side);
+  return is_large_float32(side);
 #else
   (void)side;
   return false;
