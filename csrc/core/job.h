@@ -7,6 +7,8 @@
 
 #include <stdint.h>
 
+#include "csrc/core/prefetch.h"
+
 namespace kronext {
 
 template <class Problem>
@@ -18,6 +20,7 @@ struct JobKernel {
   int64_t (*steps)(const Problem&);
   void (*pack)(const Problem&, int64_t step, void* shared);
   void (*run)(const Problem&, int64_t step, const void* shared, void* scratch);
+  int (*operands)(const Problem&, Operand* operands);  // what it reads and writes, and how many
 };
 
 }  // namespace kronext

@@ -1,6 +1,7 @@
 #include "csrc/cpu/kernels.h"
 
 #include "csrc/cpu/inverse_root.h"
+#include "csrc/cpu/norms.h"
 #include "csrc/cpu/outer.h"
 #include "csrc/cpu/power_iteration.h"
 #include "csrc/cpu/precondition.h"
@@ -13,6 +14,7 @@ extern const Kernels kKernels{
     .eigh_mixed = kEighMixed,
     .eigh_float = kEighFloat,
     .eigh_double = kEighDouble,
+    .squared_norm = squared_norm,
     .outer = &kOuter,
     .power_iteration = kPowerIteration,
     .precondition = kPrecondition,

@@ -3,6 +3,7 @@
 
 #include "csrc/core/inverse_root.h"
 #include "csrc/core/job.h"
+#include "csrc/core/norms.h"
 #include "csrc/core/outer.h"
 #include "csrc/core/power_iteration.h"
 #include "csrc/core/precondition.h"
@@ -20,6 +21,7 @@ struct Kernels {
   const EighKernel<float>& eigh_mixed;
   const EighKernel<float>& eigh_float;
   const EighKernel<double>& eigh_double;
+  SquaredNorm squared_norm;
   const OuterKernel* outer;  // never null; sets that only bring products of their own exchange it
   const PowerIterationKernel& power_iteration;
   const JobKernel<PreconditionProblem>& precondition;

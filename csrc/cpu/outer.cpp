@@ -108,9 +108,7 @@ void run_strip(const OuterSide& side, const Strip& strip, const void* panels,
   C* factor = static_cast<C*>(side.factor.data);
   Product::multiply(
       panels, depth, strip, panel_extent<T>(dim, strip.row),
-      [&](int64_t column) {
-        SymmetricTile<T, C>::prefetch(factor, dim, stride, strip.row, column);
-      },
+      [&](int64_t column) { SymmetricTile<T, C>::prefetch(side.factor, strip.row, column); },
       tiles);
   const double weight = side.weight * Product::scale(panels, depth, strip.row);
   for (int64_t column = strip.first_column; column < strip.last_column; ++column) {
@@ -130,6 +128,12 @@ void run(const OuterSide& side, int64_t step, const void* shared, void* scratch)
                     strip_width(Types::Product::streamed_bytes(side.x.columns)), step);
     run_strip<Types>(side, strip, shared, static_cast<T*>(scratch));
   });
+}
+
+int operands(const OuterSide& side, Operand* operands) {
+  operands[0] = {side.x, false};
+  operands[1] = {side.factor, true};
+  return 2;
 }
 
 bool depends_on_precision(const OuterSide& side) {
@@ -153,6 +157,7 @@ extern const OuterKernel kOuter{
             .steps = steps,
             .pack = pack,
             .run = run,
+            .operands = operands,
         },
     .depends_on_precision = depends_on_precision,
 };

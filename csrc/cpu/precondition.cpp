@@ -208,6 +208,14 @@ void run(const PreconditionProblem& p, int64_t step, const void* shared, void* s
   });
 }
 
+int operands(const PreconditionProblem& p, Operand* operands) {
+  operands[0] = {p.g, false};
+  operands[1] = {p.left, false};
+  operands[2] = {p.right, false};
+  operands[3] = {p.out, true};
+  return 4;
+}
+
 }  // namespace
 
 extern const JobKernel<PreconditionProblem> kPrecondition{
@@ -218,6 +226,7 @@ extern const JobKernel<PreconditionProblem> kPrecondition{
     .steps = steps,
     .pack = pack,
     .run = run,
+    .operands = operands,
 };
 
 }  // namespace kronext::cpu::KRONEXT_CPU

@@ -75,16 +75,13 @@ void multiply_tile(const P* left, const P* right, int64_t depth, int rows, int c
   }
 }
 
-// The tile of a panel against itself; the square above its diagonal stays unwritten.
+// The lower triangle of the tile of a panel against itself; the rest is left as it is where that
+// saves work.
 template <class P>
 void multiply_diagonal_tile(const P* panel, int64_t depth, int rows, bool accumulate,
                             Sum<P>* tile) {
-  for (int r = 0; r < rows; r += kRows, tile += kRows * kPanel<P>) {
-    if (r + kRows <= kLanes<P>) {
-      multiply_rows<P, 1>(panel + r, panel, depth, accumulate, tile);
-    } else {
-      multiply_rows<P, 2>(panel + r, panel, depth, accumulate, tile);
-    }
+  for (int r = 0; r < rows; r += kRows) {
+    multiply_tile(panel + r, panel, depth, kRows, r + kRows, accumulate, tile + r * kPanel<P>);
   }
 }
 

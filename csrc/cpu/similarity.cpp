@@ -91,6 +91,13 @@ void run(const SimilarityProblem& p, int64_t step, const void* shared, void* scr
   });
 }
 
+int operands(const SimilarityProblem& p, Operand* operands) {
+  operands[0] = {p.x, false};
+  operands[1] = {p.c, false};
+  operands[2] = {p.out, true};
+  return 3;
+}
+
 }  // namespace
 
 extern const JobKernel<SimilarityProblem> kSimilarity{
@@ -101,6 +108,7 @@ extern const JobKernel<SimilarityProblem> kSimilarity{
     .steps = steps,
     .pack = pack,
     .run = run,
+    .operands = operands,
 };
 
 }  // namespace kronext::cpu::KRONEXT_CPU

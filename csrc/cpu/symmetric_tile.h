@@ -5,6 +5,7 @@
 // result is symmetric bit for bit and a tile costs one read and two writes of its memory.
 #pragma once
 
+#include "csrc/core/prefetch.h"
 #include "csrc/cpu/product.h"
 
 namespace kronext::cpu::KRONEXT_CPU {
@@ -50,18 +51,9 @@ struct SymmetricTile {
 
   // Brings tile (row, column) and its mirror into the second-level cache while the product is being
   // made: where a training step has pushed the factors out, the epilogue would wait for every line.
-  static void prefetch(const C* matrix, int64_t dim, int64_t stride, int64_t row, int64_t column) {
-    constexpr int kLine = 64 / int(sizeof(C));
-    const int rows = panel_extent<T>(dim, row), columns = panel_extent<T>(dim, column);
-    const C* lower = matrix + row * kW * stride + column * kW;
-    for (int r = 0; r < rows; ++r) {
-      for (int c = 0; c < columns; c += kLine) __builtin_prefetch(lower + r * stride + c, 1, 2);
-    }
-    if (row == column) return;
-    const C* upper = matrix + column * kW * stride + row * kW;
-    for (int c = 0; c < columns; ++c) {
-      for (int r = 0; r < rows; r += kLine) __builtin_prefetch(upper + c * stride + r, 1, 2);
-    }
+  static void prefetch(const Matrix& matrix, int64_t row, int64_t column) {
+    prefetch_block(matrix, row, column);
+    if (row != column) prefetch_block(matrix, column, row);
   }
 
   // Tile (row, column) of a dim x dim matrix, row >= column.
@@ -82,6 +74,15 @@ struct SymmetricTile {
         }
       }
     }
+  }
+
+ private:
+  static void prefetch_block(const Matrix& matrix, int64_t row, int64_t column) {
+    Matrix block = matrix;
+    block.data = static_cast<C*>(matrix.data) + row * kW * matrix.row_stride + column * kW;
+    block.rows = panel_extent<T>(matrix.rows, row);
+    block.columns = panel_extent<T>(matrix.columns, column);
+    prefetch_slice({block, true}, 0, 1);
   }
 };
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <span>
 #include <vector>
 
 #include "csrc/core/job.h"
@@ -92,6 +93,40 @@ void run_job_together(const JobKernel<Problem>& kernel, const Problem& problem) 
   });
 }
 
+// Of a small problem, what the caches do not hold takes longer to arrive than to work on: it is
+// sent for a slice at a time while the problem before is computed. A large one has its own streams.
+template <class Problem>
+class Prefetch {
+ public:
+  Prefetch(const JobKernel<Problem>& kernel, const Problem& now, const Problem& next,
+           int64_t slices)
+      : slices_(slices) {
+    Operand here[kMaxOperands], there[kMaxOperands];
+    const int known = kernel.operands(now, here), wanted = kernel.operands(next, there);
+    int64_t bytes = 0;
+    for (const Operand& operand : std::span(there, wanted)) {
+      bytes += bytes_of(operand.matrix);
+      const bool is_here = std::ranges::any_of(std::span(here, known), [&](const Operand& other) {
+        return other.matrix.data == operand.matrix.data;
+      });
+      if (!is_here) operands_[count_++] = operand;
+    }
+    if (bytes > kMostBytes) count_ = 0;
+  }
+  void next_slice() {
+    for (int i = 0; i < count_; ++i) prefetch_slice(operands_[i], slice_, slices_);
+    ++slice_;
+  }
+
+ private:
+  // A quarter of a usual second-level cache.
+  static constexpr int64_t kMostBytes = 256 * 1024;
+
+  Operand operands_[kMaxOperands];
+  int count_ = 0;
+  int64_t slice_ = 0, slices_;
+};
+
 // Problems that one thread takes whole.
 template <class Problem>
 void run_jobs_apart(const JobKernel<Problem>& kernel, const Problem* problems, int64_t count,
@@ -107,8 +142,15 @@ void run_jobs_apart(const JobKernel<Problem>& kernel, const Problem* problems, i
     const Problem& problem = problems[index];
     char* memory = space.at(worker * (shared + scratch));
     const int64_t pack_steps = kernel.pack_steps(problem), steps = kernel.steps(problem);
-    for (int64_t step = 0; step < pack_steps; ++step) kernel.pack(problem, step, memory);
+    // The one that this worker will probably take next.
+    Prefetch ahead(kernel, problem, problems[std::min(index + workers, count - 1)],
+                   pack_steps + steps);
+    for (int64_t step = 0; step < pack_steps; ++step) {
+      ahead.next_slice();
+      kernel.pack(problem, step, memory);
+    }
     for (int64_t step = 0; step < steps; ++step) {
+      ahead.next_slice();
       kernel.run(problem, step, memory, memory + shared);
     }
   });

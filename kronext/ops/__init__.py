@@ -6,6 +6,7 @@ anything, repeats bit for bit for the same build, device and thread count, survi
 """
 
 from kronext.ops import _linalg as _linalg  # registers what the ops on CUDA call
+from kronext.ops import _norms as _norms
 from kronext.ops import _precision as _precision
 from kronext.ops.inverse_root import (
     Eigh,

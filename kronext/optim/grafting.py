@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from kronext.optim.lists import norms
+from kronext.ops._norms import norms
 
 
 def rescale_(directions: list[Tensor], lengths: Tensor, counts: Sequence[int]) -> Tensor:

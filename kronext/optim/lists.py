@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from kronext.ops._norms import norms
+
 T = TypeVar("T")
 
 
@@ -20,12 +22,6 @@ def buckets(items: Sequence[T], keys: Sequence[Hashable]) -> list[list[T]]:
     for item, key in zip(items, keys, strict=True):
         lists.setdefault(key, []).append(item)
     return list(lists.values())
-
-
-def norms(tensors: list[Tensor]) -> Tensor:
-    """Return the 2-norms of tensors of one device and dtype, in float32 or float64."""
-    half = tensors[0].dtype in (torch.bfloat16, torch.float16)
-    return torch.stack(torch._foreach_norm(tensors, 2, torch.float32 if half else None))
 
 
 def empty_like_all(

@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import Unpack
 
+from kronext.ops._norms import norms
 from kronext.optim import checkpoint
 from kronext.optim.blocks import paired
 from kronext.optim.engine import KroneckerPreconditioner
 from kronext.optim.grafting import rescale_
-from kronext.optim.lists import buckets, may_hold, narrowed, norms, screen
+from kronext.optim.lists import buckets, may_hold, narrowed, screen
 from kronext.optim.options import PreconditionerOptions, check_choice, check_number
 from kronext.optim.report import Report
 

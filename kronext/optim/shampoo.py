@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import Unpack
 
+from kronext.ops._norms import norms
 from kronext.optim import checkpoint, graphs
 from kronext.optim.blocks import BlockedParameter, paired
 from kronext.optim.engine import KroneckerPreconditioner
@@ -21,7 +22,6 @@ from kronext.optim.lists import (
     empty_like_all,
     host_reads_for_free,
     may_hold,
-    norms,
     widened,
 )
 from kronext.optim.options import (
