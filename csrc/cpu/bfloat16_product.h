@@ -37,8 +37,8 @@ struct PanelValue<BFloat16Pair> {
 // ---- which matrices go to the unit --------------------------------------------------------------
 
 // bfloat16 does at every size. float32 does where fewer parts than three are allowed or, on AMX, at
-// all, and where the gain is larger than the microsecond that asking for the precision takes.
-constexpr double kLeastSize = 1e6;  // rows^2 columns
+// all, and from a size on at which the microsecond that asking for the precision takes is nothing.
+constexpr double kLeastSize = kTiles ? 1e6 : 4e6;  // rows^2 columns
 
 inline bool is_large_float32(const OuterSide& side) {
   return side.x.dtype == Dtype::kFloat32 && side.factor.dtype == Dtype::kFloat32 &&
