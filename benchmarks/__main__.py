@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         about["ceilings"][count] = asdict(limits)
         print(
             f"\n{count} thread{'s' * (count > 1)}; limits measured: {limits.float32 / 1e9:.0f} "
-            f"GFLOP/s in float32, {limits.float64 / 1e9:.0f} in float64, copies "
+            f"GFLOP/s in float32, {limits.float64 / 1e9:.0f} in float64, "
+            f"{limits.bfloat16 / 1e9:.0f} in bfloat16, copies "
             f"{limits.copy / 1e9:.0f} GB/s\n"
         )
         seconds_left = (deadline - time.monotonic()) / (len(threads) - place)

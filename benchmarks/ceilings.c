@@ -27,5 +27,22 @@
     return rounds * 2 * CHAINS * (long)(sizeof(Lanes) / sizeof(number));         \
   }
 
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+
+long multiply_add_bfloat16(long rounds, float* result) {
+  __m512 sums[CHAINS];
+  __m512bh pairs = (__m512bh)_mm512_set1_epi32(0x3f003e80);
+  for (int k = 0; k < CHAINS; ++k) sums[k] = _mm512_set1_ps((float)k);
+  for (long round = 0; round < rounds; ++round) {
+    _Pragma("GCC unroll 16") for (int k = 0; k < CHAINS; ++k) sums[k] =
+        _mm512_dpbf16_ps(sums[k], pairs, pairs);
+  }
+  for (int k = 1; k < CHAINS; ++k) sums[0] += sums[k];
+  *result = sums[0][0];
+  return rounds * 2 * CHAINS * 32;
+}
+#endif
+
 DEFINE(multiply_add_float32, float)
 DEFINE(multiply_add_float64, double)

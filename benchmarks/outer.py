@@ -73,8 +73,9 @@ def _one(m: int, n: int, dtype: torch.dtype, wants: Callable[[str], bool]) -> Jo
         [ours],
         {"lerp_": [lerp]} if wants("lerp_") else {},
         error,
-        flops=0.0 if item == 8 else flops,
-        wide_flops=flops if item == 8 else 0.0,
+        flops=flops if dtype == torch.float32 else 0.0,
+        wide_flops=flops if dtype == torch.float64 else 0.0,
+        bfloat16_flops=flops if dtype == torch.bfloat16 else 0.0,
         moved=G[0].element_size() * m * n + item * 1.5 * (m * m + n * n),
         sets=sets,
     )

@@ -33,6 +33,7 @@ class Job:
         error: relative error of our result against float64.
         flops: operations that the job needs at least, in float32.
         wide_flops: those that it needs in float64.
+        bfloat16_flops: those that it needs between bfloat16 numbers.
         moved: bytes that it reads and writes at least.
         rival_errors: the errors of rivals, where they are asked for the same.
         sets: how many input sets there are.
@@ -44,6 +45,7 @@ class Job:
     error: Callable[[], float]
     flops: float = 0.0
     wide_flops: float = 0.0
+    bfloat16_flops: float = 0.0
     moved: float = 0.0
     rival_errors: Mapping[str, Callable[[], float]] = field(default_factory=dict)
     sets: int = 1
@@ -183,7 +185,7 @@ def _time(call: Call, sets: int, repeats: int) -> float:
 
 def _result(case: Case, job: Job, ceilings: Ceilings, times: dict[str, list[float]]) -> Result:
     mine = statistics.median(times["ours"])
-    least, limit = ceilings.least_seconds(job.flops, job.wide_flops, job.moved)
+    least, limit = ceilings.least_seconds(job.flops, job.wide_flops, job.moved, job.bfloat16_flops)
     rivals = {}
     for name in job.rivals:
         ratios = [rival / ours for rival, ours in zip(times[name], times["ours"], strict=True)]
@@ -202,7 +204,7 @@ def _result(case: Case, job: Job, ceilings: Ceilings, times: dict[str, list[floa
         growth=case.growth,
         microseconds=1e6 * mine,
         quartiles=_quartiles([1e6 * seconds for seconds in times["ours"]]),
-        gigaflops=(job.flops + job.wide_flops) / mine / 1e9,
+        gigaflops=(job.flops + job.wide_flops + job.bfloat16_flops) / mine / 1e9,
         gigabytes=job.moved / mine / 1e9,
         limit=limit,
         part_of_limit=least / mine,

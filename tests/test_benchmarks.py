@@ -17,7 +17,7 @@ from benchmarks.cases import CASES, select
 from benchmarks.ceilings import Ceilings
 from benchmarks.runner import Case, Job, Rival, run
 
-LIMITS = Ceilings(float32=2e11, float64=1e11, copy=4e10)
+LIMITS = Ceilings(float32=2e11, float64=1e11, bfloat16=4e11, copy=4e10)
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,8 @@ def test_an_average_weighs_its_parts() -> None:
 def test_the_limit_is_the_slower_of_arithmetic_and_memory() -> None:
     assert LIMITS.least_seconds(2e11, 1e11, 4e10) == (2.0, "FMA")
     assert LIMITS.least_seconds(2e11, 0.0, 8e10) == (2.0, "memory")
-    assert Ceilings(0.0, 0.0, 4e10).least_seconds(2e11, 0.0, 4e10) == (1.0, "memory")
+    assert LIMITS.least_seconds(0.0, 0.0, 2e10, 4e11) == (1.0, "FMA")
+    assert Ceilings(0.0, 0.0, 0.0, 4e10).least_seconds(2e11, 0.0, 4e10) == (1.0, "memory")
 
 
 def test_blocks_are_those_of_the_optimizer() -> None:

@@ -15,7 +15,7 @@ import kronext
 from kronext import _bindings, ops
 
 ROOT = Path(__file__).parents[1]
-ORDER = ["portable", "avx2", "avx512"]
+ORDER = ["portable", "avx2", "avx512", "avx512_bf16", "amx"]
 DETECTED = _bindings.detected_cpu_capability()
 
 
@@ -71,23 +71,28 @@ def test_importing_kronext_imports_nothing_but_its_ops() -> None:
     assert result.stdout.split() == ["[]", "[]"]
 
 
-LOWER = [
-    c for c in ORDER[: ORDER.index(DETECTED) + 1] if c != kronext.build_info()["cpu_capability"]
-]
+CURRENT = kronext.build_info()["cpu_capability"]
+RUNNABLE = ORDER[: ORDER.index(DETECTED) + 1]
+# Sets with the kernels of avx512, but for products of their own.
+SHARING = ["avx512", "avx512_bf16", "amx", "amx_emulated"]
+OUTER = ["tests/ops/test_outer.py", "tests/ops/test_outer_bfloat16.py"]
+if DETECTED in ("avx512_bf16", "amx"):
+    RUNNABLE.append("amx_emulated")
 
 
-@pytest.mark.parametrize("capability", LOWER)
+@pytest.mark.parametrize("capability", [c for c in RUNNABLE if c != CURRENT])
 def test_the_op_tests_pass_under_each_capability(capability: str) -> None:
     """In a process of its own: the capability is chosen once, when the ops are first used."""
+    same = CURRENT in SHARING and capability in SHARING
     result = python(
-        "-m", "pytest", "-q", "-x", "tests/ops", "-k", "not opcheck and not compiles and not large",
-        KRONEXT_CPU_CAPABILITY=capability,
+        "-m", "pytest", "-q", "-x", *(OUTER if same else ["tests/ops"]),
+        "-k", "not opcheck and not compiles and not large", KRONEXT_CPU_CAPABILITY=capability,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout[-4000:]
     assert " passed" in result.stdout
 
 
-@pytest.mark.parametrize("capability", ORDER[: ORDER.index(DETECTED) + 1])
+@pytest.mark.parametrize("capability", RUNNABLE)
 def test_the_environment_chooses_the_capability(capability: str) -> None:
     code = "import kronext; print(kronext.build_info()['cpu_capability'])"
     result = python("-c", code, KRONEXT_CPU_CAPABILITY=capability)
@@ -97,7 +102,30 @@ def test_the_environment_chooses_the_capability(capability: str) -> None:
 def test_an_unknown_capability_is_a_clear_error() -> None:
     result = python("-c", "import kronext; kronext.build_info()", KRONEXT_CPU_CAPABILITY="sse9")
     assert result.returncode != 0
-    assert "must be portable, avx2 or avx512 (got KRONEXT_CPU_CAPABILITY=sse9)" in result.stderr
+    message = "must be portable, avx2, avx512, avx512_bf16 or amx (got KRONEXT_CPU_CAPABILITY=sse9)"
+    assert message in result.stderr
+
+
+@pytest.mark.skipif(DETECTED == "amx", reason="this machine runs all of them")
+def test_a_capability_beyond_the_machine_is_a_clear_error() -> None:
+    result = python("-c", "import kronext; kronext.build_info()", KRONEXT_CPU_CAPABILITY="amx")
+    assert result.returncode != 0
+    assert f"up to {DETECTED} (got KRONEXT_CPU_CAPABILITY=amx)" in result.stderr
+
+
+@pytest.mark.skipif(DETECTED != "amx", reason="this machine has no matrix tiles")
+def test_emulated_tiles_compute_what_amx_does() -> None:
+    code = (
+        "import hashlib, torch; from kronext import ops; torch.manual_seed(0);"
+        "G = torch.randn(130, 1100); L, R = torch.zeros(130, 130), torch.zeros(1100, 1100);"
+        "levels = ('highest', 'high', 'medium');"
+        "numbers = {'decay': 0.9, 'weight': 0.1}; set_to = torch.set_float32_matmul_precision;"
+        "[(set_to(level), ops.outer_update_(L, R, G, **numbers)) for level in levels];"
+        "print(hashlib.sha256(L.numpy().tobytes() + R.numpy().tobytes()).hexdigest())"
+    )
+    results = [python("-c", code, KRONEXT_CPU_CAPABILITY=c) for c in ("amx", "amx_emulated")]
+    assert results[0].returncode == 0, results[0].stderr
+    assert results[0].stdout == results[1].stdout
 
 
 def test_ops_that_are_not_built_are_a_clear_error() -> None:

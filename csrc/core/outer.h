@@ -13,6 +13,7 @@ struct OuterSide {
   Matrix factor;  // dim x dim, rows contiguous; only its lower triangle is read
   double decay;   // 0: the old content of the factor is not read
   double weight;
+  int parts = 0;  // bfloat16 parts that may stand for a float32 number of x; 0: none may
 };
 
 }  // namespace kronext

@@ -3,9 +3,26 @@
 
 namespace kronext::cpu {
 
+#if defined(__x86_64__)
+static Kernels avx512_with(const OuterKernel& outer) {
+  Kernels kernels = avx512::kKernels;
+  kernels.outer = &outer;
+  return kernels;
+}
+#endif
+
 const Kernels& kernels() {
 #if defined(__x86_64__)
+  static const Kernels with_avx512_bf16 = avx512_with(avx512_bf16::kOuter);
+  static const Kernels with_amx = avx512_with(amx::kOuter);
+  static const Kernels with_amx_emulated = avx512_with(amx_emulated::kOuter);
   switch (capability()) {
+    case Capability::kAmx:
+      return with_amx;
+    case Capability::kAmxEmulated:
+      return with_amx_emulated;
+    case Capability::kAvx512BFloat16:
+      return with_avx512_bf16;
     case Capability::kAvx512:
       return avx512::kKernels;
     case Capability::kAvx2:

@@ -17,7 +17,7 @@ extern const Kernels kKernels{
     .single_eigh_float = kSingleEighFloat,
     .single_eigh_double = kSingleEighDouble,
     .squared_norm = squared_norm,
-    .outer = kOuter,
+    .outer = &kOuter,
     .power_iteration = kPowerIteration,
     .precondition = kPrecondition,
 };

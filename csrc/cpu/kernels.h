@@ -11,6 +11,11 @@
 
 namespace kronext::cpu {
 
+struct OuterKernel {
+  JobKernel<OuterSide> job;
+  bool (*depends_on_precision)(const OuterSide&);  // whether the side's `parts` count
+};
+
 struct Kernels {
   const EighKernel<float>& eigh_mixed;
   const EighKernel<float>& eigh_float;
@@ -19,7 +24,7 @@ struct Kernels {
   const SingleEighKernel<float>& single_eigh_float;
   const SingleEighKernel<double>& single_eigh_double;
   SquaredNorm squared_norm;
-  const JobKernel<OuterSide>& outer;
+  const OuterKernel* outer;  // never null; sets that only bring products of their own exchange it
   const PowerIterationKernel& power_iteration;
   const JobKernel<PreconditionProblem>& precondition;
 };
@@ -35,6 +40,15 @@ extern const Kernels kKernels;
 }
 namespace avx512 {
 extern const Kernels kKernels;
+}
+namespace avx512_bf16 {
+extern const OuterKernel kOuter;
+}
+namespace amx {
+extern const OuterKernel kOuter;
+}
+namespace amx_emulated {
+extern const OuterKernel kOuter;
 }
 
 }  // namespace kronext::cpu

@@ -2,31 +2,59 @@
 
 #include "csrc/cpu/symmetric_tile.h"
 
+#if defined(__AVX512BF16__)
+#include "csrc/cpu/bfloat16_product.h"
+#endif
+
 namespace kronext::cpu::KRONEXT_CPU {
 namespace {
 
-template <class Compute, class Factor>
+// Products in arithmetic of type T.
+template <class T>
+struct PlainProduct {
+  using Sum = T;
+
+  static int64_t panel_bytes(int64_t depth) { return panel_stride<T>(depth) * int64_t(sizeof(T)); }
+
+  // Of what the second-level cache should keep: a panel as right operand.
+  static int64_t streamed_bytes(int64_t depth) { return panel_bytes(depth); }
+
+  static void pack(const Matrix& x, int64_t first_row, void* panel) {
+    pack_panel<T>(x, first_row, static_cast<T*>(panel));
+  }
+
+  template <class Fetch>
+  static void multiply(const void* panels, int64_t depth, const Strip& strip, int rows,
+                       const Fetch& fetch, T* tiles) {
+    multiply_lower_strip(static_cast<const T*>(panels), panel_stride<T>(depth), depth, strip, rows,
+                         fetch, tiles);
+  }
+
+  // What the numbers of a packed panel are to be multiplied by.
+  static double scale(const void*, int64_t, int64_t) { return 1; }
+};
+
+template <class ProductOfSide, class Factor>
 struct Types {
-  using T = Compute;
+  using Product = ProductOfSide;
+  using T = typename ProductOfSide::Sum;
   using C = Factor;
 };
 
 // float64 on either side makes the whole computation float64.
 template <class F>
 auto with_types(const OuterSide& side, const F& f) {
-  if (side.factor.dtype == Dtype::kFloat64) return f(Types<double, double>{});
-  if (side.x.dtype == Dtype::kFloat64) return f(Types<double, float>{});
-  return f(Types<float, float>{});
-}
-
-template <class T>
-int64_t stride_of(const OuterSide& side) {
-  return panel_stride<T>(side.x.columns);
-}
-
-template <class T>
-int64_t strip_width_of(const OuterSide& side) {
-  return strip_width(stride_of<T>(side) * int64_t(sizeof(T)));
+  if (side.factor.dtype == Dtype::kFloat64) return f(Types<PlainProduct<double>, double>{});
+  if (side.x.dtype == Dtype::kFloat64) return f(Types<PlainProduct<double>, float>{});
+#if defined(__AVX512BF16__)
+  const int parts = bfloat16_parts(side);
+  if (parts == 1) return f(Types<BFloat16Product<1>, float>{});
+  if constexpr (kMaxParts == 3) {
+    if (parts == 2) return f(Types<BFloat16Product<2>, float>{});
+    if (parts == 3) return f(Types<BFloat16Product<3>, float>{});
+  }
+#endif
+  return f(Types<PlainProduct<float>, float>{});
 }
 
 double work(const OuterSide& side) {
@@ -35,8 +63,9 @@ double work(const OuterSide& side) {
 
 int64_t shared_bytes(const OuterSide& side) {
   return with_types(side, [&](auto types) {
-    using T = typename decltype(types)::T;
-    return panel_count<T>(side.x.rows) * stride_of<T>(side) * int64_t(sizeof(T));
+    using Types = decltype(types);
+    return panel_count<typename Types::T>(side.x.rows) *
+           Types::Product::panel_bytes(side.x.columns);
   });
 }
 
@@ -54,42 +83,50 @@ int64_t pack_steps(const OuterSide& side) {
 
 int64_t steps(const OuterSide& side) {
   return with_types(side, [&](auto types) {
-    using T = typename decltype(types)::T;
-    return lower_strip_count(panel_count<T>(side.x.rows), strip_width_of<T>(side));
+    using Types = decltype(types);
+    return lower_strip_count(panel_count<typename Types::T>(side.x.rows),
+                             strip_width(Types::Product::streamed_bytes(side.x.columns)));
   });
 }
 
 void pack(const OuterSide& side, int64_t step, void* shared) {
   with_types(side, [&](auto types) {
-    using T = typename decltype(types)::T;
-    pack_panel<T>(side.x, step * kPanel<T>, static_cast<T*>(shared) + step * stride_of<T>(side));
+    using Types = decltype(types);
+    Types::Product::pack(
+        side.x, step * kPanel<typename Types::T>,
+        static_cast<char*>(shared) + step * Types::Product::panel_bytes(side.x.columns));
   });
 }
 
-template <class T, class C>
-void run_strip(const OuterSide& side, const Strip& strip, const T* panels, T* tiles) {
-  const int64_t dim = side.x.rows, depth = side.x.columns, stride = stride_of<T>(side);
-  const T* row = panels + strip.row * stride;
-  const bool to_diagonal = strip.last_column == strip.row + 1;
-  const int64_t squares = strip.last_column - strip.first_column - to_diagonal;
-  const int rows = panel_extent<T>(dim, strip.row);
-  // Columns before the diagonal are whole panels.
-  multiply_strip(row, panels + strip.first_column * stride, stride, depth, squares, rows, kPanel<T>,
-                 false, tiles);
-  if (to_diagonal) multiply_diagonal_tile(row, depth, rows, tiles + squares * kTileSize<T>);
-  const SymmetricTile<T, C> writer{T(side.decay), T(side.weight)};
+template <class Types>
+void run_strip(const OuterSide& side, const Strip& strip, const void* panels,
+               typename Types::T* tiles) {
+  using T = typename Types::T;
+  using C = typename Types::C;
+  using Product = typename Types::Product;
+  const int64_t dim = side.x.rows, depth = side.x.columns, stride = side.factor.row_stride;
+  C* factor = static_cast<C*>(side.factor.data);
+  Product::multiply(
+      panels, depth, strip, panel_extent<T>(dim, strip.row),
+      [&](int64_t column) { SymmetricTile<T, C>::prefetch(side.factor, strip.row, column); },
+      tiles);
+  const double weight = side.weight * Product::scale(panels, depth, strip.row);
   for (int64_t column = strip.first_column; column < strip.last_column; ++column) {
-    writer.write(tiles + (column - strip.first_column) * kTileSize<T>,
-                 static_cast<C*>(side.factor.data), dim, side.factor.row_stride, strip.row, column);
+    const SymmetricTile<T, C> writer{T(side.decay),
+                                     T(weight * Product::scale(panels, depth, column))};
+    writer.write(tiles + (column - strip.first_column) * kTileSize<T>, factor, dim, stride,
+                 strip.row, column);
   }
 }
 
 void run(const OuterSide& side, int64_t step, const void* shared, void* scratch) {
   with_types(side, [&](auto types) {
-    using T = typename decltype(types)::T;
-    using C = typename decltype(types)::C;
-    const Strip strip = lower_strip(panel_count<T>(side.x.rows), strip_width_of<T>(side), step);
-    run_strip<T, C>(side, strip, static_cast<const T*>(shared), static_cast<T*>(scratch));
+    using Types = decltype(types);
+    using T = typename Types::T;
+    const Strip strip =
+        lower_strip(panel_count<T>(side.x.rows),
+                    strip_width(Types::Product::streamed_bytes(side.x.columns)), step);
+    run_strip<Types>(side, strip, shared, static_cast<T*>(scratch));
   });
 }
 
@@ -99,17 +136,30 @@ int operands(const OuterSide& side, Operand* operands) {
   return 2;
 }
 
+bool depends_on_precision(const OuterSide& side) {
+#if defined(__AVX512BF16__)
+  return is_large_float32(side);
+#else
+  (void)side;
+  return false;
+#endif
+}
+
 }  // namespace
 
-extern const JobKernel<OuterSide> kOuter{
-    .work = work,
-    .shared_bytes = shared_bytes,
-    .scratch_bytes = scratch_bytes,
-    .pack_steps = pack_steps,
-    .steps = steps,
-    .pack = pack,
-    .run = run,
-    .operands = operands,
+extern const OuterKernel kOuter{
+    .job =
+        {
+            .work = work,
+            .shared_bytes = shared_bytes,
+            .scratch_bytes = scratch_bytes,
+            .pack_steps = pack_steps,
+            .steps = steps,
+            .pack = pack,
+            .run = run,
+            .operands = operands,
+        },
+    .depends_on_precision = depends_on_precision,
 };
 
 }  // namespace kronext::cpu::KRONEXT_CPU

@@ -6,12 +6,11 @@
 // and one write of the factor.
 #pragma once
 
-#include "csrc/core/job.h"
-#include "csrc/core/outer.h"
+#include "csrc/cpu/kernels.h"
 
 namespace kronext::cpu::KRONEXT_CPU {
 
 // One pack step a panel of X, one step a strip of output tiles.
-extern const JobKernel<OuterSide> kOuter;
+extern const OuterKernel kOuter;
 
 }  // namespace kronext::cpu::KRONEXT_CPU

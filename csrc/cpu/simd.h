@@ -42,6 +42,10 @@ template <>
 struct IntegerOf<double> {
   using type = int64_t;
 };
+template <>
+struct IntegerOf<uint32_t> {
+  using type = int32_t;
+};
 
 // `Lanes` values of `T`; `Mask` has all bits of a lane set where a comparison held.
 template <class T, int Lanes>

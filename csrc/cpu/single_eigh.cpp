@@ -33,7 +33,7 @@ class SingleSolver {
   static constexpr T kMost = sizeof(T) == 4 ? T(__FLT_MAX__) : T(__DBL_MAX__);
 
   static OuterSide side(int64_t n, T* x, T* root, double weight) {
-    return {{x, kDtypeOf<T>, n, n, n, 1}, {root, kDtypeOf<T>, n, n, n, 1}, 0, weight};
+    return {{x, kDtypeOf<T>, n, n, n, 1}, {root, kDtypeOf<T>, n, n, n, 1}, 0, weight, 0};
   }
   bool find_vectors(T* vectors, const Team& team) const;
   double scale_vectors(const T* vectors, const Damping& damping, T* scaled) const;
@@ -58,11 +58,11 @@ SingleSolver<T, D>::SingleSolver(int64_t n, int64_t workers, void* workspace) : 
   gains_ = arena.take<double>(n);
   vectors_ = arena.take<T>(n * n);
   const OuterSide root = side(n, nullptr, nullptr, 1);
-  scratch_bytes_ = round_up<int64_t>(kOuter.scratch_bytes(root), 64);
+  scratch_bytes_ = round_up<int64_t>(kOuter.job.scratch_bytes(root), 64);
   const int64_t stages[] = {tridiagonalize_bytes<D>(n),
                             int64_t(DivideAndConquer<T>(n, workers, nullptr).bytes()),
                             apply_reflectors_bytes<T, D>(n, workers),
-                            kOuter.shared_bytes(root) + 64 + workers * scratch_bytes_};
+                            kOuter.job.shared_bytes(root) + 64 + workers * scratch_bytes_};
   int64_t most = 0;
   for (int64_t bytes : stages) most = maximum(most, bytes);
   stage_ = arena.take<char>(most);
@@ -106,10 +106,10 @@ template <class T, class D>
 void SingleSolver<T, D>::multiply(T* scaled, T* root, double weight, const Team& team) const {
   const OuterSide product = side(n_, scaled, root, weight);
   char* panels = stage_ + team.workers * scratch_bytes_;
-  team(kOuter.pack_steps(product),
-       [&](int64_t step, int64_t) { kOuter.pack(product, step, panels); });
-  team(kOuter.steps(product), [&](int64_t step, int64_t worker) {
-    kOuter.run(product, step, panels, stage_ + worker * scratch_bytes_);
+  team(kOuter.job.pack_steps(product),
+       [&](int64_t step, int64_t) { kOuter.job.pack(product, step, panels); });
+  team(kOuter.job.steps(product), [&](int64_t step, int64_t worker) {
+    kOuter.job.run(product, step, panels, stage_ + worker * scratch_bytes_);
   });
 }
 

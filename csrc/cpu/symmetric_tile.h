@@ -5,6 +5,7 @@
 // result is symmetric bit for bit and a tile costs one read and two writes of its memory.
 #pragma once
 
+#include "csrc/core/prefetch.h"
 #include "csrc/cpu/product.h"
 
 namespace kronext::cpu::KRONEXT_CPU {
@@ -48,6 +49,13 @@ struct SymmetricTile {
     }
   }
 
+  // Brings tile (row, column) and its mirror into the second-level cache while the product is being
+  // made: where a training step has pushed the factors out, the epilogue would wait for every line.
+  static void prefetch(const Matrix& matrix, int64_t row, int64_t column) {
+    prefetch_block(matrix, row, column);
+    if (row != column) prefetch_block(matrix, column, row);
+  }
+
   // Tile (row, column) of a dim x dim matrix, row >= column.
   void write(const T* tile, C* matrix, int64_t dim, int64_t stride, int64_t row,
              int64_t column) const {
@@ -66,6 +74,15 @@ struct SymmetricTile {
         }
       }
     }
+  }
+
+ private:
+  static void prefetch_block(const Matrix& matrix, int64_t row, int64_t column) {
+    Matrix block = matrix;
+    block.data = static_cast<C*>(matrix.data) + row * kW * matrix.row_stride + column * kW;
+    block.rows = panel_extent<T>(matrix.rows, row);
+    block.columns = panel_extent<T>(matrix.columns, column);
+    prefetch_slice({block, true}, 0, 1);
   }
 };
 

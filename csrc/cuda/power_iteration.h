@@ -22,8 +22,8 @@
 #include <optional>
 #include <vector>
 
+#include "csrc/core/matmul_precision.h"
 #include "csrc/core/power_iteration.h"
-#include "csrc/cuda/matmul_precision.h"
 #include "csrc/cuda/tile_plan.h"
 
 namespace kronext::cuda {

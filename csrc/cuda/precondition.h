@@ -18,8 +18,8 @@
 
 #include <vector>
 
+#include "csrc/core/matmul_precision.h"
 #include "csrc/core/precondition.h"
-#include "csrc/cuda/matmul_precision.h"
 #include "csrc/cuda/tile_plan.h"
 
 namespace kronext::cuda {

@@ -7,15 +7,18 @@
 
 #include <array>
 
-#include "csrc/cuda/matmul_precision.h"
+#include "csrc/core/matmul_precision.h"
 
 namespace kronext {
 
-inline cuda::MatmulPrecision matmul_precision() {
-  std::array<StableIValue, 1> stack{};
+enum class Backend { kCpu, kCuda };
+
+inline MatmulPrecision matmul_precision(Backend backend) {
+  using torch::stable::detail::from, torch::stable::detail::to;
+  std::array<StableIValue, 1> stack{from(backend == Backend::kCuda)};
   TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("kronext::float32_matmul_precision", "",
                                                stack.data(), TORCH_ABI_VERSION));
-  return cuda::MatmulPrecision(torch::stable::detail::to<int64_t>(stack[0]));
+  return MatmulPrecision(to<int64_t>(stack[0]));
 }
 
 }  // namespace kronext

@@ -3,12 +3,19 @@
 #include <torch/csrc/stable/library.h>
 
 #include "csrc/cpu/kernels.h"
+#include "csrc/torch/matmul_precision.h"
 #include "csrc/torch/parallel.h"
 
 namespace kronext {
 
 static void update_sides(const char*, const Tensor&, std::vector<OuterSide>& sides) {
-  run_jobs(cpu::kernels().outer, sides);
+  const cpu::OuterKernel& kernel = *cpu::kernels().outer;
+  // Asking for the precision takes a microsecond.
+  if (std::ranges::any_of(sides, kernel.depends_on_precision)) {
+    const int parts = parts_of(matmul_precision(Backend::kCpu));
+    for (OuterSide& side : sides) side.parts = parts;
+  }
+  run_jobs(kernel.job, sides);
 }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(kronext, m) {

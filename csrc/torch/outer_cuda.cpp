@@ -10,8 +10,8 @@ namespace kronext {
 
 static void update_sides(const char* op, const Tensor& where, std::vector<OuterSide>& sides) {
   const CudaDevice device(op, where);
-  const cuda::OuterPlan plan =
-      cuda::plan_outer(sides.data(), int64_t(sides.size()), matmul_precision(), device.shape());
+  const cuda::OuterPlan plan = cuda::plan_outer(sides.data(), int64_t(sides.size()),
+                                                matmul_precision(Backend::kCuda), device.shape());
   device.run(
       plan, [&](void* table, void*) { cuda::fill_outer_table(plan, sides.data(), table); },
       [&](const void* table, void* workspace) {

@@ -12,8 +12,9 @@ namespace {
 void multiply(const char* op, const Tensor& where, const std::vector<WeightedStep>& steps,
               Inspection inspection) {
   const CudaDevice device(op, where);
-  const cuda::KroneckerPlan plan = cuda::plan_kronecker_steps(
-      steps.data(), int64_t(steps.size()), inspection, matmul_precision(), device.shape());
+  const cuda::KroneckerPlan plan =
+      cuda::plan_kronecker_steps(steps.data(), int64_t(steps.size()), inspection,
+                                 matmul_precision(Backend::kCuda), device.shape());
   device.run(
       plan,
       [&](void* table, void* workspace) {
@@ -86,8 +87,8 @@ Triples iterate(const Iteration& given) {
   const cuda::Iteration iteration{
       raw(given.start.left, given.start.right), raw(left, right), sigma.data_ptr(),
       static_cast<int32_t*>(info.data_ptr()),   given.samples,    given.dense};
-  const cuda::IterationPlan plan = cuda::plan_power_iteration(iteration, given.steps, given.tol,
-                                                              matmul_precision(), device.shape());
+  const cuda::IterationPlan plan = cuda::plan_power_iteration(
+      iteration, given.steps, given.tol, matmul_precision(Backend::kCuda), device.shape());
   device.run(
       plan,
       [&](void* table, void* workspace) {

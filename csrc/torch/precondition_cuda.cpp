@@ -12,8 +12,8 @@ static void make_products(const char* op, const Tensor& where,
                           std::vector<PreconditionProblem>& problems, void* squares) {
   const CudaDevice device(op, where);
   const cuda::PreconditionPlan plan =
-      cuda::plan_precondition(problems.data(), int64_t(problems.size()), matmul_precision(),
-                              device.shape(), squares != nullptr);
+      cuda::plan_precondition(problems.data(), int64_t(problems.size()),
+                              matmul_precision(Backend::kCuda), device.shape(), squares != nullptr);
   device.run(
       plan,
       [&](void* table, void* workspace) {

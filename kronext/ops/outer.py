@@ -20,8 +20,8 @@ def outer_update_(
     weight=1-beta` exponential averages. Only the lower triangles of `L` and `R` are read; both
     halves are written with the same bits. `decay=0` does not read the old content at all.
 
-    On CUDA the precision of float32 products is `torch.get_float32_matmul_precision()` when the op
-    runs; on the CPU it is always "highest".
+    The precision of float32 products is `torch.get_float32_matmul_precision()` when the op runs: on
+    CUDA, and on the CPU where its products of bfloat16 numbers are faster (docs/numerics.md).
 
     Args:
         L: Left factor, shape `(..., m, m)`, float32 or float64, dense in its last two dimensions;

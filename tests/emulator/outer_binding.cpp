@@ -49,7 +49,7 @@ std::vector<KernelShape> kernels() {
 // Returns the kernels that were launched, and the number of tiles split in depth.
 std::pair<std::vector<std::string>, int64_t> outer_update(
     const std::vector<std::tuple<MatrixTuple, MatrixTuple, double, double>>& list,
-    cuda::MatmulPrecision precision, int multiprocessors, cuda::TileSize tiles) {
+    MatmulPrecision precision, int multiprocessors, cuda::TileSize tiles) {
   std::vector<OuterSide> sides;
   for (const auto& [x, factor, decay, weight] : list) {
     sides.push_back({matrix(x), matrix(factor), decay, weight});
@@ -71,10 +71,10 @@ std::pair<std::vector<std::string>, int64_t> outer_update(
 }
 
 void define(py::module_& m) {
-  py::enum_<cuda::MatmulPrecision>(m, "MatmulPrecision")
-      .value("highest", cuda::MatmulPrecision::kHighest)
-      .value("high", cuda::MatmulPrecision::kHigh)
-      .value("medium", cuda::MatmulPrecision::kMedium);
+  py::enum_<MatmulPrecision>(m, "MatmulPrecision")
+      .value("highest", MatmulPrecision::kHighest)
+      .value("high", MatmulPrecision::kHigh)
+      .value("medium", MatmulPrecision::kMedium);
   py::enum_<cuda::TileSize>(m, "TileSize")
       .value("fastest", cuda::TileSize::kFastest)
       .value("small", cuda::TileSize::kSmall)

@@ -93,14 +93,14 @@ class Gradient {
 
 struct Case {
   Dtype dtype, factor_dtype;
-  cuda::MatmulPrecision precision;
+  MatmulPrecision precision;
   cuda::TileSize tiles;
   double tolerance;
 };
 
 std::vector<Case> cases() {
   using enum Dtype;
-  using enum cuda::MatmulPrecision;
+  using enum MatmulPrecision;
   std::vector<Case> all = {
       {kFloat64, kFloat64, kHighest, cuda::TileSize::kSmall, 1e-14},
       {kBFloat16, kFloat64, kHighest, cuda::TileSize::kSmall, 1e-14},
@@ -238,8 +238,7 @@ int check_outer() {
 int check_bias() {
   double worst = 0;
   for (const Case& c : cases()) {
-    if (c.factor_dtype == Dtype::kFloat64 || c.precision != cuda::MatmulPrecision::kHighest)
-      continue;
+    if (c.factor_dtype == Dtype::kFloat64 || c.precision != MatmulPrecision::kHighest) continue;
     Run<float> run(c, {{16, 8192, 0, false, false}}, 8, 0, 1);
     run.update(c, 1);
     worst = std::max(worst, std::fabs(run.bias(0)));

@@ -64,7 +64,7 @@ WeightedStep weighted_step(const SamplesTuple& given, const MatrixTuple& l, cons
 
 // Returns how many launches of products and of sums there were.
 std::pair<int64_t, int64_t> kronecker_steps(const std::vector<WeightedStep>& steps,
-                                            Inspection inspection, cuda::MatmulPrecision precision,
+                                            Inspection inspection, MatmulPrecision precision,
                                             int multiprocessors, int64_t round_bytes) {
   const cuda::KroneckerPlan plan =
       cuda::plan_kronecker_steps(steps.data(), int64_t(steps.size()), inspection, precision,
@@ -88,7 +88,7 @@ cuda::Iterates iterates(const IteratesTuple& t) {
 void power_iteration(const IteratesTuple& start, const IteratesTuple& result, uintptr_t sigma,
                      uintptr_t info, const std::vector<SamplesTuple>& given,
                      const std::vector<MatrixTuple>& dense, int64_t steps,
-                     std::optional<double> tolerance, cuda::MatmulPrecision precision,
+                     std::optional<double> tolerance, MatmulPrecision precision,
                      int multiprocessors) {
   cuda::Iteration iteration{iterates(start),
                             iterates(result),

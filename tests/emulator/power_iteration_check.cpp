@@ -99,7 +99,7 @@ struct StepCase {
   int64_t round_bytes;
 };
 
-int check_step(const StepCase& c, Dtype dtype, cuda::MatmulPrecision precision, double tolerance) {
+int check_step(const StepCase& c, Dtype dtype, MatmulPrecision precision, double tolerance) {
   std::mt19937 random(1);
   const int64_t rows = c.positions ? c.positions : c.m;
   const Dtype wide = dtype == Dtype::kFloat64 ? Dtype::kFloat64 : Dtype::kFloat32;
@@ -245,7 +245,7 @@ int check_triples(Dtype dtype) {
       {},
       {h.matrix}};
   const cuda::IterationPlan plan =
-      cuda::plan_power_iteration(iteration, 4, 1e-5, cuda::MatmulPrecision::kHighest, kDevice);
+      cuda::plan_power_iteration(iteration, 4, 1e-5, MatmulPrecision::kHighest, kDevice);
   DeviceMemory table(plan.table_bytes), workspace(plan.workspace_bytes);
   cuda::fill_power_iteration_table(plan, iteration, workspace.data(), table.data());
   cuda::power_iteration(plan, iteration, table.data(), workspace.data(), nullptr);
@@ -268,7 +268,7 @@ int check_triples(Dtype dtype) {
 
 int check_power_iteration() {
   using enum Dtype;
-  using enum cuda::MatmulPrecision;
+  using enum MatmulPrecision;
   // Few threads: for a sanitizer each of them is dear.
   const StepCase whole = {3, 0, 7, 20, true, cuda::kRoundBytes};
   const StepCase blocks = {23, 3, 40, 33, true, cuda::kRoundBytes};

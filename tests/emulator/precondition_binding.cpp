@@ -10,7 +10,6 @@ namespace kronext::emulator {
 namespace {
 
 namespace py = pybind11;
-using cuda::MatmulPrecision;
 using cuda::ProductKernel;
 using cuda::ProductTiles;
 

@@ -135,7 +135,7 @@ int check_case(const Case& c, const std::vector<Shape>& shapes, int multiprocess
     list.push_back(problems.back()->problem());
   }
   const cuda::PreconditionPlan plan =
-      cuda::plan_precondition(list.data(), int64_t(list.size()), cuda::MatmulPrecision::kHighest,
+      cuda::plan_precondition(list.data(), int64_t(list.size()), MatmulPrecision::kHighest,
                               {multiprocessors, int(kMaxSharedBytes)}, true, c.tiles);
   DeviceMemory table(plan.table_bytes), workspace(plan.workspace_bytes);
   std::vector<double> memory(list.size());

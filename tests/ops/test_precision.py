@@ -20,29 +20,38 @@ def default_afterwards() -> Iterator[None]:
     torch.set_float32_matmul_precision("highest")
 
 
+@pytest.mark.parametrize("cuda", [False, True])
 @pytest.mark.parametrize("precision", LEVELS)
-def test_ops_read_the_precision_of_now(precision: str) -> None:
+def test_ops_read_the_precision_of_now(precision: str, cuda: bool) -> None:
     torch.set_float32_matmul_precision(precision)
-    assert read() == LEVELS[precision]
+    assert read(cuda) == LEVELS[precision]
 
 
-@pytest.mark.parametrize(("backend", "level"), [("cuda", "high"), ("mkldnn", "highest")])
-def test_where_torch_does_not_say_what_is_set_for_cuda_holds(backend: str, level: str) -> None:
-    getattr(torch.backends, backend).matmul.fp32_precision = "tf32"
+@pytest.mark.parametrize(
+    ("backend", "setting", "on_cpu", "on_cuda"),
+    [
+        ("cuda", "tf32", "highest", "high"),
+        ("mkldnn", "tf32", "high", "highest"),
+        ("mkldnn", "bf16", "medium", "highest"),
+    ],
+)
+def test_where_torch_does_not_say_what_is_set_for_the_backend_holds(
+    backend: str, setting: str, on_cpu: str, on_cuda: str
+) -> None:
+    getattr(torch.backends, backend).matmul.fp32_precision = setting
     with pytest.raises(RuntimeError):
         torch.get_float32_matmul_precision()
-    assert read() == LEVELS[level]
+    assert read(False) == LEVELS[on_cpu]
+    assert read(True) == LEVELS[on_cuda]
 
 
 @pytest.mark.cpu
-def test_the_cpu_makes_products_at_highest_whatever_is_allowed() -> None:
-    G, L, R = normal(3, 17, 33), symmetric(17, 17), symmetric(33, 33)
+def test_the_cpu_rounds_no_other_products_than_those_of_outer_update() -> None:
+    G, L, R = normal(3, 120, 130), symmetric(120, 120), symmetric(130, 130)
 
     def results() -> list[torch.Tensor]:
-        left, right = L.clone(), R.clone()
-        ops.outer_update_(left, right, G[0], decay=0.5, weight=0.5)
         products = ops.precondition(G, L, R), *ops.kron_matvec(G, L, R)
-        return [left, right, *products, *ops.power_iteration(G)]
+        return [*products, *ops.power_iteration(G), *ops.eigh(L), ops.inverse_root(L, 4).root]
 
     expected = results()
     torch.set_float32_matmul_precision("medium")

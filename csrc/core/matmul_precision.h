@@ -2,7 +2,7 @@
 // as float32), two ("high"), or one ("medium"). 16-bit numbers are exact at every precision.
 #pragma once
 
-namespace kronext::cuda {
+namespace kronext {
 
 enum class MatmulPrecision { kHighest, kHigh, kMedium };
 
@@ -11,4 +11,4 @@ constexpr int parts_of(MatmulPrecision precision) {
   return precision == MatmulPrecision::kHighest ? 3 : precision == MatmulPrecision::kHigh ? 2 : 1;
 }
 
-}  // namespace kronext::cuda
+}  // namespace kronext
