@@ -119,10 +119,10 @@ def test_plain_float32_of_special_matrices() -> None:
             assert scaled.info == 0
             oracle = reference.inverse_root(A[0] * scale, 4)
             assert relative_error(scaled.root, oracle) <= 1e-4, f"n={n}, scale {scale}"
+        # Eigenvalues that should be 0 are rounding errors of n beside a damping of 1e-3.
         ones = ops.inverse_root(torch.ones(n, n), 2, eps=1e-3, precision="float32")
-        assert (
-            relative_error(ones.root, reference.inverse_root(torch.ones(n, n), 2, eps=1e-3)) <= 1e-3
-        )
+        oracle = reference.inverse_root(torch.ones(n, n), 2, eps=1e-3)
+        assert relative_error(ones.root, oracle) <= 3e-3
 
 
 @pytest.mark.parametrize("dtype", FACTOR, ids=name)
