@@ -22,7 +22,8 @@ HAS_CUDA_TORCH = torch.version.cuda is not None
 BUILT_WITH = kronext.build_info()["cuda_compiler"]
 needs_module = pytest.mark.skipif(not BUILT_WITH, reason="built without nvcc")
 
-WRITTEN_IN_PYTHON = {"inverse_root_by_linalg", "float32_matmul_precision"}  # for any device
+# For any device, or for any but the CPU.
+WRITTEN_IN_PYTHON = {"inverse_root_by_linalg", "float32_matmul_precision", "norms"}
 
 LOAD = f"""
 WANTED = "tensors must be on a CUDA device (got device=cpu)"

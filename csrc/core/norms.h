@@ -5,13 +5,14 @@
 
 namespace kronext {
 
-struct Run {
-  const void* data;  // `count` entries next to each other
+// `count` entries next to each other.
+struct Stretch {
+  const void* data;
   Dtype dtype;
   int64_t count;
 };
 
 // Summed in float64, in an order that depends on the count alone.
-using SquaredNorm = double (*)(const Run&);
+using SquaredNorm = double (*)(const Stretch&);
 
 }  // namespace kronext

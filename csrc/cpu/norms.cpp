@@ -29,18 +29,18 @@ double sum_squares(const Source* x, int64_t count) {
 
 }  // namespace
 
-double squared_norm(const Run& run) {
-  switch (run.dtype) {
+double squared_norm(const Stretch& stretch) {
+  switch (stretch.dtype) {
     case Dtype::kFloat64:
-      return sum_squares(static_cast<const double*>(run.data), run.count);
+      return sum_squares(static_cast<const double*>(stretch.data), stretch.count);
     case Dtype::kFloat32:
-      return sum_squares(static_cast<const float*>(run.data), run.count);
+      return sum_squares(static_cast<const float*>(stretch.data), stretch.count);
     case Dtype::kBFloat16:
-      return sum_squares(static_cast<const BFloat16*>(run.data), run.count);
+      return sum_squares(static_cast<const BFloat16*>(stretch.data), stretch.count);
     case Dtype::kFloat16:
       break;
   }
-  return sum_squares(static_cast<const Float16*>(run.data), run.count);
+  return sum_squares(static_cast<const Float16*>(stretch.data), stretch.count);
 }
 
 }  // namespace kronext::cpu::KRONEXT_CPU

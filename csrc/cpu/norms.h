@@ -6,6 +6,6 @@
 
 namespace kronext::cpu::KRONEXT_CPU {
 
-double squared_norm(const Run& run);
+double squared_norm(const Stretch& stretch);
 
 }  // namespace kronext::cpu::KRONEXT_CPU

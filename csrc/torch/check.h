@@ -135,7 +135,10 @@ void check_disjoint(const char* op, const std::vector<Item>& written,
     const int64_t bytes = m.rows * m.columns * bytes_of(m.dtype);
     if (bytes) extents.push_back({begin, begin + bytes, m.rows});
   }
-  std::ranges::sort(extents, {}, &Extent::begin);
+  // A batch and most lists are in order already.
+  if (!std::ranges::is_sorted(extents, {}, &Extent::begin)) {
+    std::ranges::sort(extents, {}, &Extent::begin);
+  }
   for (size_t i = 1; i < extents.size(); ++i) {
     const Extent &previous = extents[i - 1], &next = extents[i];
     check(previous.end <= next.begin, op,

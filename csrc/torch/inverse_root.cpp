@@ -8,14 +8,14 @@ namespace kronext {
 
 static void solve(const Request& request, const std::vector<SpectralBatch>& batches,
                   const Tensor& info) {
-  std::vector<SpectralProblem> single, wide;
+  std::vector<SpectralProblem> narrow, wide;
   for (const SpectralBatch& batch : batches) {
     for_each_problem(batch, [&](const SpectralProblem& problem) {
-      (batch.wide() ? wide : single).push_back(problem);
+      (batch.wide() ? wide : narrow).push_back(problem);
     });
   }
   int32_t* out = static_cast<int32_t*>(info.data_ptr());
-  solve_spectral<float>(single, request, out);
+  solve_spectral<float>(narrow, request, out);
   solve_spectral<double>(wide, request, out);
 }
 

@@ -37,7 +37,7 @@ static Tensor norms(const std::vector<Tensor>& tensors) {
   check(!tensors.empty(), op, "tensors must not be empty (got len(tensors)=0)");
   const TensorView first(tensors[0]);
   std::vector<Tensor> copies;
-  std::vector<Run> tasks;
+  std::vector<Stretch> tasks;
   std::vector<size_t> ends;
   for (const Tensor& tensor : tensors) {
     const TensorView view(tensor);
@@ -57,7 +57,7 @@ static Tensor norms(const std::vector<Tensor>& tensors) {
   std::vector<double> parts(tasks.size());
   const SquaredNorm squared_norm = cpu::kernels().squared_norm;
   double work = 0;
-  for (const Run& task : tasks) work += double(task.count);
+  for (const Stretch& task : tasks) work += double(task.count);
   run_tasks(int64_t(tasks.size()), worker_count(int64_t(tasks.size()), work),
             [&](int64_t task, int64_t) { parts[task] = squared_norm(tasks[task]); });
 

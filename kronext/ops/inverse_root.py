@@ -54,9 +54,9 @@ def eigh(A: Tensor, *, basis: Tensor | None = None, precision: Precision = "mixe
         basis: Eigenvectors of a nearby matrix, the shape and dtype of `A`. A warm start: it may
             change the cost, never the result's accuracy, and is dropped where it is of no use. On
             the CPU that is everywhere: starting anew takes less time (`docs/numerics.md`).
-        precision: Of float32 matrices. "mixed", or "float32": faster on the CPU where n is small,
-            and as accurate as `torch.linalg.eigh` of float32. float64 matrices, and those on CUDA,
-            are decomposed as without it.
+        precision: Of float32 matrices. "mixed", or "float32": faster on the CPU, and as accurate as
+            `torch.linalg.eigh` of float32. float64 matrices, and those on CUDA, are decomposed as
+            without it.
 
     Returns:
         `Eigh(values (..., n), vectors (..., n, n) in columns, info (...) int32)`. `info` is 0 where
