@@ -14,7 +14,7 @@ namespace {
 // lanes cheaper, and the larger they are the more of them that takes.
 template <class T>
 bool prefers_lanes(int64_t n, int64_t count) {
-  return n <= (sizeof(T) == sizeof(double) ? 128 : 192) && 12 * count >= n;
+  return n <= (sizeof(T) == sizeof(double) ? 128 : 256) && 12 * count >= n;
 }
 
 // Matrices for each call of the lanes kernel: all threads get some, in multiples of a quarter of a
