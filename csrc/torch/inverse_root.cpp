@@ -10,9 +10,8 @@ static void solve(const Request& request, const std::vector<SpectralBatch>& batc
                   const Tensor& info) {
   std::vector<SpectralProblem> narrow, wide;
   for (const SpectralBatch& batch : batches) {
-    for_each_problem(batch, [&](const SpectralProblem& problem) {
-      (batch.wide() ? wide : narrow).push_back(problem);
-    });
+    std::vector<SpectralProblem>& list = batch.wide() ? wide : narrow;
+    for_each_problem(batch, [&](const SpectralProblem& problem) { list.push_back(problem); });
   }
   int32_t* out = static_cast<int32_t*>(info.data_ptr());
   solve_spectral<float>(narrow, request, out);
