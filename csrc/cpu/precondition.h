@@ -8,12 +8,11 @@
 // once.
 #pragma once
 
-#include "csrc/core/job.h"
-#include "csrc/core/precondition.h"
+#include "csrc/cpu/kernels.h"
 
 namespace kronext::cpu::KRONEXT_CPU {
 
 // One pack step a panel of G or right, one step up to four row panels of the output.
-extern const JobKernel<PreconditionProblem> kPrecondition;
+extern const ProductKernel<PreconditionProblem> kPrecondition;
 
 }  // namespace kronext::cpu::KRONEXT_CPU
