@@ -56,8 +56,9 @@ inline int bfloat16_parts(const OuterSide& side) {
 
 // In precondition the factors are rounded or split whatever G is. So bfloat16 needs the permission
 // too; beside three parts of a factor it would be multiplied by zeros. float16 is not exact in one
-// part, and stays as it is.
-constexpr double kLeastProduct = 2e6;  // multiply-adds
+// part, and stays as it is. The size counts matrix by matrix, in lists too, where asking would be
+// cheap: a matrix has the same bits in a list as alone.
+constexpr double kLeastProduct = 1.5e6;  // multiply-adds; 96 x 96 with both factors has more
 
 inline bool rounds_factors(const PreconditionProblem& p) {
   const double sides =
@@ -102,7 +103,6 @@ struct BFloat16Product {
   static void multiply_lower(const BFloat16Pair* panels, int64_t depth, const Strip& strip,
                              int rows, const Fetch& fetch, float* tiles) {
 #if defined(KRONEXT_TILES)
-    const ConfiguredTiles configured;
     TileProduct<parts, GramTerms<parts>>::multiply_lower_strip(panels, stride(depth), depth, strip,
                                                                rows, fetch, tiles);
 #else

@@ -79,6 +79,7 @@ void run_strip(const OuterSide& side, const Strip& strip,
   const int64_t dim = side.x.rows, depth = side.x.columns, stride = side.factor.row_stride;
   C* factor = static_cast<C*>(side.factor.data);
   const int64_t panel_stride = Product::stride(depth);
+  [[maybe_unused]] const typename Product::Ready ready;
   Product::multiply_lower(
       panels, depth, strip, panel_extent<T>(dim, strip.row),
       [&](int64_t column) { SymmetricTile<T, C>::prefetch(side.factor, strip.row, column); },

@@ -11,7 +11,7 @@ template <class T>
 struct PlainProduct {
   using Value = T;  // of a packed panel
   using Sum = T;
-  struct Ready {};  // what a thread holds while it multiplies blocks
+  struct Ready {};  // what a thread holds while it multiplies
 
   // Values of a packed panel, up to the next one.
   static int64_t stride(int64_t depth) { return panel_stride<T>(depth); }
@@ -38,7 +38,7 @@ struct PlainProduct {
     multiply_block<T>(rows, columns, depth, false, tiles);
   }
 
-  // A panel made of tiles [depth][row] that products leave: as they lie.
+  // A panel made of tiles [depth][row] that products leave, one after another: as they lie.
   class Intermediate {
    public:
     Intermediate(T* panel, T*, int, int64_t) : panel_(panel) {}
