@@ -121,7 +121,8 @@ def test_emulated_tiles_compute_what_amx_does() -> None:
         "levels = ('highest', 'high', 'medium');"
         "numbers = {'decay': 0.9, 'weight': 0.1}; set_to = torch.set_float32_matmul_precision;"
         "[(set_to(level), ops.outer_update_(L, R, G, **numbers)) for level in levels];"
-        "print(hashlib.sha256(L.numpy().tobytes() + R.numpy().tobytes()).hexdigest())"
+        "outs = [(set_to(level), ops.precondition(G, L, R))[1] for level in levels];"
+        "print(hashlib.sha256(b''.join(x.numpy().tobytes() for x in (L, R, *outs))).hexdigest())"
     )
     results = [python("-c", code, KRONEXT_CPU_CAPABILITY=c) for c in ("amx", "amx_emulated")]
     assert results[0].returncode == 0, results[0].stderr

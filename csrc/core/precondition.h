@@ -12,6 +12,7 @@ struct PreconditionProblem {
   Matrix out;    // m x n, float32 or float64, rows contiguous
   // Sums of squares of out, one for each step of the CPU kernel; null: not wanted there.
   double* squares = nullptr;
+  int parts = 0;  // bfloat16 parts that may stand for a float32 number; 0: none may. CPU only.
 };
 
 }  // namespace kronext

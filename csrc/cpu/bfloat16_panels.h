@@ -34,7 +34,7 @@ KRONEXT_INLINE Vector<float> widened(__m256i numbers) {
 template <int parts>
 KRONEXT_INLINE void load_parts(const BFloat16* first, __mmask16 first_lanes, const BFloat16* second,
                                __mmask16 second_lanes, __m512i* part) {
-  static_assert(parts == 1, "bfloat16 is its own only part");
+  for (int s = 1; s < parts; ++s) part[s] = _mm512_setzero_si512();
   part[0] = _mm512_inserti64x4(_mm512_zextsi256_si512(_mm256_maskz_loadu_epi16(first_lanes, first)),
                                _mm256_maskz_loadu_epi16(second_lanes, second), 1);
 }
@@ -83,95 +83,24 @@ template <class Source, int parts, bool with_rows>
 class PairPacker {
  public:
   static void run(const Matrix& x, int64_t first_row, BFloat16Pair* panel) {
-    PairPacker packer(x, first_row, panel);
-    x.row_stride == 1 ? packer.template pack<true>() : packer.template pack<false>();
+    const Source* source = static_cast<const Source*>(x.data) + first_row * x.row_stride;
+    const int rows = int(minimum<int64_t>(kPanel<BFloat16Pair>, x.rows - first_row));
+    PairPacker packer(x.row_stride, x.column_stride, rows, x.columns, panel);
+    for (int64_t block = 0; block < Panel::blocks(x.columns); ++block) {
+      const Source* from = source + block * kSteps * x.column_stride;
+      x.row_stride == 1 ? packer.template pack<true>(from, block)
+                        : packer.template pack<false>(from, block);
+    }
     packer.lift();
   }
 
- private:
-  using Panel = PairPanel<parts, with_rows>;
-  using Pairs = Vector<BFloat16Pair>;
-  static constexpr int kW = kPanel<BFloat16Pair>, kL = kLanes<BFloat16Pair>;
-  static_assert(kL == Panel::kBlock);
+  // For a panel whose blocks are packed one by one, as a product makes them: tiles that hold kSteps
+  // steps of the depth, [step][kPanel].
+  PairPacker(int rows, int64_t depth, BFloat16Pair* panel)
+      : PairPacker(1, kPanel<BFloat16Pair>, rows, depth, panel) {}
+  void pack_tile(const Source* tile, int64_t block) { pack<true>(tile, block); }
 
-  PairPacker(const Matrix& x, int64_t first_row, BFloat16Pair* panel)
-      : source_(static_cast<const Source*>(x.data) + first_row * x.row_stride),
-        row_stride_(x.row_stride),
-        depth_stride_(x.column_stride),
-        depth_(x.columns),
-        rows_(int(minimum<int64_t>(kW, x.rows - first_row))),
-        panel_(panel),
-        peak_(_mm512_setzero_si512()) {}
-
-  template <bool along_rows>
-  void pack() {
-    for (int64_t block = 0; block < Panel::blocks(depth_); ++block) {
-      for (int row = 0; row < rows_; row += kL) pack_square<along_rows>(block, row);
-    }
-  }
-
-  // 16 pairs of 16 rows: made in the form in which neighbours in memory are neighbours.
-  template <bool along_rows>
-  KRONEXT_INLINE void pack_square(int64_t block, int first_row) {
-    Pairs square[parts][kL];
-#pragma GCC unroll 16
-    for (int i = 0; i < kL; ++i) {
-      __m512i part[parts] = {};
-      if (along_rows) {
-        load_step(block * 2 * kL + 2 * i, first_row, part);
-      } else {
-        load_row(block * 2 * kL, first_row + i, part);
-      }
-      for (int s = 0; s < parts; ++s) square[s][i] = (Pairs)part[s];
-      const __m512i magnitude = _mm512_and_si512(part[0], _mm512_set1_epi16(0x7fff));
-      peak_ = _mm512_max_epu16(peak_, magnitude);
-    }
-    for (int s = 0; s < parts; ++s) {
-      if (with_rows && !along_rows) store_rows(square[s], s, block, first_row);
-      if (with_rows && along_rows) store_pairs(square[s], s, block, first_row);
-      if (with_rows || !along_rows) Transpose<BFloat16Pair>::run(square[s]);
-      if (with_rows && along_rows) store_rows(square[s], s, block, first_row);
-      if (!with_rows || !along_rows) store_pairs(square[s], s, block, first_row);
-    }
-  }
-
-  // Steps `step` and step + 1 of the depth for 16 rows that are consecutive in memory.
-  KRONEXT_INLINE void load_step(int64_t step, int row, __m512i* part) const {
-    if (step >= depth_) return;
-    const Source* first = source_ + row + step * depth_stride_;
-    const __mmask16 lanes = lanes_before(rows_ - row);
-    load_parts<parts>(first, lanes, first + depth_stride_, step + 1 < depth_ ? lanes : 0, part);
-    for (int s = 0; s < parts; ++s) part[s] = interleaved(part[s]);
-  }
-
-  // Steps [step, step + 32) of one row.
-  KRONEXT_INLINE void load_row(int64_t step, int row, __m512i* part) const {
-    if (row >= rows_) return;
-    const Source* first = source_ + row * row_stride_ + step * depth_stride_;
-    const int64_t count = depth_ - step;
-    Source gathered[2 * kL];
-    if (depth_stride_ != 1) {
-      for (int k = 0; k < minimum<int64_t>(count, 2 * kL); ++k) {
-        gathered[k] = first[k * depth_stride_];
-      }
-      first = gathered;
-    }
-    load_parts<parts>(first, lanes_before(count), first + kL, lanes_before(count - kL), part);
-  }
-
-  KRONEXT_INLINE void store_pairs(const Pairs* square, int part, int64_t block, int row) {
-    BFloat16Pair* to = panel_ + Panel::pairs(part, depth_) + block * kL * kW + row;
-#pragma GCC unroll 16
-    for (int i = 0; i < kL; ++i) store(to + i * kW, square[i]);
-  }
-
-  KRONEXT_INLINE void store_rows(const Pairs* square, int part, int64_t block, int row) {
-    BFloat16Pair* to = panel_ + Panel::rows(part, depth_) + (block * kW + row) * kL;
-#pragma GCC unroll 16
-    for (int i = 0; i < kL; ++i) store(to + i * kL, square[i]);
-  }
-
-  // Multiplies small numbers by a power of two, and keeps its inverse.
+  // Multiplies small numbers by a power of two, and keeps its inverse: to be called at the end.
   void lift() {
     constexpr int kOne = 127, kLeast = kOne - 32;  // exponents as bfloat16 and float32 hold them
     typedef uint16_t Halves __attribute__((vector_size(64)));
@@ -192,7 +121,89 @@ class PairPacker {
     }
   }
 
-  const Source* source_;
+ private:
+  using Panel = PairPanel<parts, with_rows>;
+  static constexpr int kSteps = 2 * Panel::kBlock;
+  using Pairs = Vector<BFloat16Pair>;
+  static constexpr int kW = kPanel<BFloat16Pair>, kL = kLanes<BFloat16Pair>;
+  static_assert(kL == Panel::kBlock);
+
+  PairPacker(int64_t row_stride, int64_t depth_stride, int rows, int64_t depth, BFloat16Pair* panel)
+      : row_stride_(row_stride),
+        depth_stride_(depth_stride),
+        depth_(depth),
+        rows_(rows),
+        panel_(panel),
+        peak_(_mm512_setzero_si512()) {}
+
+  // Steps [block kSteps, (block + 1) kSteps) of the depth; `from` points to the first of them.
+  template <bool along_rows>
+  void pack(const Source* from, int64_t block) {
+    for (int row = 0; row < rows_; row += kL) pack_square<along_rows>(from, block, row);
+  }
+
+  // 16 pairs of 16 rows: made in the form in which neighbours in memory are neighbours.
+  template <bool along_rows>
+  KRONEXT_INLINE void pack_square(const Source* from, int64_t block, int first_row) {
+    const int64_t steps = depth_ - block * kSteps;
+    Pairs square[parts][kL];
+#pragma GCC unroll 16
+    for (int i = 0; i < kL; ++i) {
+      __m512i part[parts] = {};
+      if (along_rows) {
+        load_step(from, steps, 2 * i, first_row, part);
+      } else {
+        load_row(from, steps, first_row + i, part);
+      }
+      for (int s = 0; s < parts; ++s) square[s][i] = (Pairs)part[s];
+      const __m512i magnitude = _mm512_and_si512(part[0], _mm512_set1_epi16(0x7fff));
+      peak_ = _mm512_max_epu16(peak_, magnitude);
+    }
+    for (int s = 0; s < parts; ++s) {
+      if (with_rows && !along_rows) store_rows(square[s], s, block, first_row);
+      if (with_rows && along_rows) store_pairs(square[s], s, block, first_row);
+      if (with_rows || !along_rows) Transpose<BFloat16Pair>::run(square[s]);
+      if (with_rows && along_rows) store_rows(square[s], s, block, first_row);
+      if (!with_rows || !along_rows) store_pairs(square[s], s, block, first_row);
+    }
+  }
+
+  // Steps `step` and step + 1 of the depth for 16 rows that are consecutive in memory.
+  KRONEXT_INLINE void load_step(const Source* from, int64_t steps, int step, int row,
+                                __m512i* part) const {
+    if (step >= steps) return;
+    const Source* first = from + row + step * depth_stride_;
+    const __mmask16 lanes = lanes_before(rows_ - row);
+    load_parts<parts>(first, lanes, first + depth_stride_, step + 1 < steps ? lanes : 0, part);
+    for (int s = 0; s < parts; ++s) part[s] = interleaved(part[s]);
+  }
+
+  // The steps of one row.
+  KRONEXT_INLINE void load_row(const Source* from, int64_t steps, int row, __m512i* part) const {
+    if (row >= rows_) return;
+    const Source* first = from + row * row_stride_;
+    Source gathered[kSteps];
+    if (depth_stride_ != 1) {
+      for (int k = 0; k < minimum<int64_t>(steps, kSteps); ++k) {
+        gathered[k] = first[k * depth_stride_];
+      }
+      first = gathered;
+    }
+    load_parts<parts>(first, lanes_before(steps), first + kL, lanes_before(steps - kL), part);
+  }
+
+  KRONEXT_INLINE void store_pairs(const Pairs* square, int part, int64_t block, int row) {
+    BFloat16Pair* to = panel_ + Panel::pairs(part, depth_) + block * kL * kW + row;
+#pragma GCC unroll 16
+    for (int i = 0; i < kL; ++i) store(to + i * kW, square[i]);
+  }
+
+  KRONEXT_INLINE void store_rows(const Pairs* square, int part, int64_t block, int row) {
+    BFloat16Pair* to = panel_ + Panel::rows(part, depth_) + (block * kW + row) * kL;
+#pragma GCC unroll 16
+    for (int i = 0; i < kL; ++i) store(to + i * kL, square[i]);
+  }
+
   int64_t row_stride_, depth_stride_, depth_;
   int rows_;
   BFloat16Pair* panel_;

@@ -4,18 +4,22 @@
 namespace kronext::cpu {
 
 #if defined(__x86_64__)
-static Kernels avx512_with(const OuterKernel& outer) {
+static Kernels avx512_with(const ProductKernel<OuterSide>& outer,
+                           const ProductKernel<PreconditionProblem>& precondition) {
   Kernels kernels = avx512::kKernels;
   kernels.outer = &outer;
+  kernels.precondition = &precondition;
   return kernels;
 }
 #endif
 
 const Kernels& kernels() {
 #if defined(__x86_64__)
-  static const Kernels with_avx512_bf16 = avx512_with(avx512_bf16::kOuter);
-  static const Kernels with_amx = avx512_with(amx::kOuter);
-  static const Kernels with_amx_emulated = avx512_with(amx_emulated::kOuter);
+  static const Kernels with_avx512_bf16 =
+      avx512_with(avx512_bf16::kOuter, avx512_bf16::kPrecondition);
+  static const Kernels with_amx = avx512_with(amx::kOuter, amx::kPrecondition);
+  static const Kernels with_amx_emulated =
+      avx512_with(amx_emulated::kOuter, amx_emulated::kPrecondition);
   switch (capability()) {
     case Capability::kAmx:
       return with_amx;

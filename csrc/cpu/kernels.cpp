@@ -18,8 +18,8 @@ extern const Kernels kKernels{
     .single_eigh_double = kSingleEighDouble,
     .squared_norm = squared_norm,
     .outer = &kOuter,
+    .precondition = &kPrecondition,
     .power_iteration = kPowerIteration,
-    .precondition = kPrecondition,
 };
 
 }  // namespace kronext::cpu::KRONEXT_CPU

@@ -11,9 +11,11 @@
 
 namespace kronext::cpu {
 
-struct OuterKernel {
-  JobKernel<OuterSide> job;
-  bool (*depends_on_precision)(const OuterSide&);  // whether the side's `parts` count
+// A kernel that a set with products of its own brings.
+template <class Problem>
+struct ProductKernel {
+  JobKernel<Problem> job;
+  bool (*depends_on_precision)(const Problem&);  // whether the problem's `parts` count
 };
 
 struct Kernels {
@@ -24,9 +26,10 @@ struct Kernels {
   const SingleEighKernel<float>& single_eigh_float;
   const SingleEighKernel<double>& single_eigh_double;
   SquaredNorm squared_norm;
-  const OuterKernel* outer;  // never null; sets that only bring products of their own exchange it
+  // Never null; sets that only bring products of their own exchange them.
+  const ProductKernel<OuterSide>* outer;
+  const ProductKernel<PreconditionProblem>* precondition;
   const PowerIterationKernel& power_iteration;
-  const JobKernel<PreconditionProblem>& precondition;
 };
 
 // The table of the capability in use (capability.h).
@@ -42,13 +45,16 @@ namespace avx512 {
 extern const Kernels kKernels;
 }
 namespace avx512_bf16 {
-extern const OuterKernel kOuter;
-}
+extern const ProductKernel<OuterSide> kOuter;
+extern const ProductKernel<PreconditionProblem> kPrecondition;
+}  // namespace avx512_bf16
 namespace amx {
-extern const OuterKernel kOuter;
-}
+extern const ProductKernel<OuterSide> kOuter;
+extern const ProductKernel<PreconditionProblem> kPrecondition;
+}  // namespace amx
 namespace amx_emulated {
-extern const OuterKernel kOuter;
-}
+extern const ProductKernel<OuterSide> kOuter;
+extern const ProductKernel<PreconditionProblem> kPrecondition;
+}  // namespace amx_emulated
 
 }  // namespace kronext::cpu

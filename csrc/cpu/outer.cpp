@@ -1,38 +1,10 @@
 #include "csrc/cpu/outer.h"
 
+#include "csrc/cpu/product_types.h"
 #include "csrc/cpu/symmetric_tile.h"
-
-#if defined(__AVX512BF16__)
-#include "csrc/cpu/bfloat16_product.h"
-#endif
 
 namespace kronext::cpu::KRONEXT_CPU {
 namespace {
-
-// Products in arithmetic of type T.
-template <class T>
-struct PlainProduct {
-  using Sum = T;
-
-  static int64_t panel_bytes(int64_t depth) { return panel_stride<T>(depth) * int64_t(sizeof(T)); }
-
-  // Of what the second-level cache should keep: a panel as right operand.
-  static int64_t streamed_bytes(int64_t depth) { return panel_bytes(depth); }
-
-  static void pack(const Matrix& x, int64_t first_row, void* panel) {
-    pack_panel<T>(x, first_row, static_cast<T*>(panel));
-  }
-
-  template <class Fetch>
-  static void multiply(const void* panels, int64_t depth, const Strip& strip, int rows,
-                       const Fetch& fetch, T* tiles) {
-    multiply_lower_strip(static_cast<const T*>(panels), panel_stride<T>(depth), depth, strip, rows,
-                         fetch, tiles);
-  }
-
-  // What the numbers of a packed panel are to be multiplied by.
-  static double scale(const void*, int64_t, int64_t) { return 1; }
-};
 
 template <class ProductOfSide, class Factor>
 struct Types {
@@ -64,8 +36,8 @@ double work(const OuterSide& side) {
 int64_t shared_bytes(const OuterSide& side) {
   return with_types(side, [&](auto types) {
     using Types = decltype(types);
-    return panel_count<typename Types::T>(side.x.rows) *
-           Types::Product::panel_bytes(side.x.columns);
+    return panel_count<typename Types::T>(side.x.rows) * Types::Product::stride(side.x.columns) *
+           int64_t(sizeof(typename Types::Product::Value));
   });
 }
 
@@ -91,29 +63,31 @@ int64_t steps(const OuterSide& side) {
 
 void pack(const OuterSide& side, int64_t step, void* shared) {
   with_types(side, [&](auto types) {
-    using Types = decltype(types);
-    Types::Product::pack(
-        side.x, step * kPanel<typename Types::T>,
-        static_cast<char*>(shared) + step * Types::Product::panel_bytes(side.x.columns));
+    using Product = typename decltype(types)::Product;
+    Product::pack(
+        side.x, step * kPanel<typename Product::Sum>,
+        static_cast<typename Product::Value*>(shared) + step * Product::stride(side.x.columns));
   });
 }
 
 template <class Types>
-void run_strip(const OuterSide& side, const Strip& strip, const void* panels,
-               typename Types::T* tiles) {
+void run_strip(const OuterSide& side, const Strip& strip,
+               const typename Types::Product::Value* panels, typename Types::T* tiles) {
   using T = typename Types::T;
   using C = typename Types::C;
   using Product = typename Types::Product;
   const int64_t dim = side.x.rows, depth = side.x.columns, stride = side.factor.row_stride;
   C* factor = static_cast<C*>(side.factor.data);
-  Product::multiply(
+  const int64_t panel_stride = Product::stride(depth);
+  [[maybe_unused]] const typename Product::Ready ready;
+  Product::multiply_lower(
       panels, depth, strip, panel_extent<T>(dim, strip.row),
       [&](int64_t column) { SymmetricTile<T, C>::prefetch(side.factor, strip.row, column); },
       tiles);
-  const double weight = side.weight * Product::scale(panels, depth, strip.row);
+  const double weight = side.weight * Product::scale(panels + strip.row * panel_stride, depth);
   for (int64_t column = strip.first_column; column < strip.last_column; ++column) {
-    const SymmetricTile<T, C> writer{T(side.decay),
-                                     T(weight * Product::scale(panels, depth, column))};
+    const SymmetricTile<T, C> writer{
+        T(side.decay), T(weight * Product::scale(panels + column * panel_stride, depth))};
     writer.write(tiles + (column - strip.first_column) * kTileSize<T>, factor, dim, stride,
                  strip.row, column);
   }
@@ -126,7 +100,8 @@ void run(const OuterSide& side, int64_t step, const void* shared, void* scratch)
     const Strip strip =
         lower_strip(panel_count<T>(side.x.rows),
                     strip_width(Types::Product::streamed_bytes(side.x.columns)), step);
-    run_strip<Types>(side, strip, shared, static_cast<T*>(scratch));
+    run_strip<Types>(side, strip, static_cast<const typename Types::Product::Value*>(shared),
+                     static_cast<T*>(scratch));
   });
 }
 
@@ -147,7 +122,7 @@ bool depends_on_precision(const OuterSide& side) {
 
 }  // namespace
 
-extern const OuterKernel kOuter{
+extern const ProductKernel<OuterSide> kOuter{
     .job =
         {
             .work = work,

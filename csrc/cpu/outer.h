@@ -11,6 +11,6 @@
 namespace kronext::cpu::KRONEXT_CPU {
 
 // One pack step a panel of X, one step a strip of output tiles.
-extern const OuterKernel kOuter;
+extern const ProductKernel<OuterSide> kOuter;
 
 }  // namespace kronext::cpu::KRONEXT_CPU

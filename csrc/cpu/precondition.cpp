@@ -1,20 +1,28 @@
 #include "csrc/cpu/precondition.h"
 
-#include "csrc/cpu/product.h"
+#include "csrc/cpu/product_types.h"
 
 namespace kronext::cpu::KRONEXT_CPU {
 namespace {
 
-template <class Compute>
+template <class ProductOfProblem>
 struct Type {
-  using T = Compute;
+  using Product = ProductOfProblem;
 };
 
 // The output has the widest dtype of the operands, and float64 anywhere makes it float64.
 template <class F>
-auto with_type(const PreconditionProblem& p, const F& f) {
-  if (p.out.dtype == Dtype::kFloat64) return f(Type<double>{});
-  return f(Type<float>{});
+auto with_product(const PreconditionProblem& p, const F& f) {
+  if (p.out.dtype == Dtype::kFloat64) return f(Type<PlainProduct<double>>{});
+#if defined(__AVX512BF16__)
+  const int parts = bfloat16_parts(p);
+  if (parts == 1) return f(Type<BFloat16Product<1>>{});
+  if constexpr (kMaxParts == 3) {
+    if (parts == 2) return f(Type<BFloat16Product<2>>{});
+    if (parts == 3) return f(Type<BFloat16Product<3>>{});
+  }
+#endif
+  return f(Type<PlainProduct<float>>{});
 }
 
 // Each step reads all of right. Where that is more than the second-level cache holds, up to four
@@ -22,27 +30,28 @@ auto with_type(const PreconditionProblem& p, const F& f) {
 constexpr int64_t kCachedRight = 1 << 20;
 constexpr int64_t kMaxRowsOfStep = 4, kMinSteps = 4;
 
-// Where the packed operands lie, in values of the compute type.
-template <class T>
+// Where the packed operands lie, in values of the product, which are as wide as its sums.
+template <class Product>
 struct Layout {
+  using T = typename Product::Sum;
+  static_assert(sizeof(typename Product::Value) == sizeof(T));
+
   int64_t rows, columns;  // of G
   int64_t g_panels;       // columns of G, with their depth m: only where left multiplies them
   int64_t g_stride;
   int64_t right_panels;  // columns of right, depth n
   int64_t right_stride;
-  int64_t row_panel;  // one packed row panel of G or of left G, depth n
   int64_t rows_of_step;
 
   explicit Layout(const PreconditionProblem& p)
       : rows(p.g.rows),
         columns(p.g.columns),
         g_panels(p.left.data ? panel_count<T>(columns) : 0),
-        g_stride(panel_stride<T>(rows)),
+        g_stride(Product::stride(rows)),
         right_panels(p.right.data ? panel_count<T>(columns) : 0),
-        right_stride(panel_stride<T>(columns)),
-        row_panel(panel_count<T>(columns) * kTileSize<T>),
+        right_stride(Product::stride(columns)),
         rows_of_step(1) {
-    if (right_panels * right_stride * int64_t(sizeof(T)) > kCachedRight) {
+    if (right_panels * Product::streamed_bytes(columns) > kCachedRight) {
       const int64_t shared = panel_count<T>(rows) / kMinSteps;
       rows_of_step = maximum<int64_t>(1, minimum(shared, kMaxRowsOfStep));
     }
@@ -51,8 +60,10 @@ struct Layout {
   int64_t steps() const { return ceil_divide(panel_count<T>(rows), rows_of_step); }
   int64_t right_offset() const { return g_panels * g_stride; }
   int64_t shared() const { return right_offset() + right_panels * right_stride; }
+  // One packed row panel of G or of left G, depth n.
+  int64_t row_panel() const { return round_up<int64_t>(right_stride, kTileSize<T>); }
   int64_t scratch() const {
-    return panel_stride<T>(rows) + rows_of_step * (row_panel + kMaxStripTiles * kTileSize<T>);
+    return g_stride + rows_of_step * (row_panel() + kMaxStripTiles * kTileSize<T>);
   }
 };
 
@@ -63,40 +74,42 @@ double work(const PreconditionProblem& p) {
 }
 
 int64_t shared_bytes(const PreconditionProblem& p) {
-  return with_type(p, [&](auto type) {
-    using T = typename decltype(type)::T;
-    return Layout<T>(p).shared() * int64_t(sizeof(T));
+  return with_product(p, [&](auto type) {
+    using Product = typename decltype(type)::Product;
+    return Layout<Product>(p).shared() * int64_t(sizeof(typename Product::Value));
   });
 }
 
 int64_t scratch_bytes(const PreconditionProblem& p) {
-  return with_type(p, [&](auto type) {
-    using T = typename decltype(type)::T;
-    return Layout<T>(p).scratch() * int64_t(sizeof(T));
+  return with_product(p, [&](auto type) {
+    using Product = typename decltype(type)::Product;
+    return Layout<Product>(p).scratch() * int64_t(sizeof(typename Product::Value));
   });
 }
 
 int64_t pack_steps(const PreconditionProblem& p) {
-  return with_type(p, [&](auto type) {
-    const Layout<typename decltype(type)::T> layout(p);
+  return with_product(p, [&](auto type) {
+    const Layout<typename decltype(type)::Product> layout(p);
     return layout.g_panels + layout.right_panels;
   });
 }
 
 int64_t steps(const PreconditionProblem& p) {
-  return with_type(p, [&](auto type) { return Layout<typename decltype(type)::T>(p).steps(); });
+  return with_product(
+      p, [&](auto type) { return Layout<typename decltype(type)::Product>(p).steps(); });
 }
 
 void pack(const PreconditionProblem& p, int64_t step, void* shared) {
-  with_type(p, [&](auto type) {
-    using T = typename decltype(type)::T;
-    const Layout<T> layout(p);
-    T* panels = static_cast<T*>(shared);
+  with_product(p, [&](auto type) {
+    using Product = typename decltype(type)::Product;
+    constexpr int kWidth = kPanel<typename Product::Sum>;
+    const Layout<Product> layout(p);
+    auto* panels = static_cast<typename Product::Value*>(shared);
     if (step < layout.g_panels) {
-      pack_panel<T>(p.g.transposed(), step * kPanel<T>, panels + step * layout.g_stride);
+      Product::pack(p.g.transposed(), step * kWidth, panels + step * layout.g_stride);
     } else {
       const int64_t panel = step - layout.g_panels;
-      pack_panel<T>(p.right.transposed(), panel * kPanel<T>,
+      Product::pack(p.right.transposed(), panel * kWidth,
                     panels + layout.right_offset() + panel * layout.right_stride);
     }
   });
@@ -133,26 +146,31 @@ double square_tile(const T* tile, int rows, int columns) {
 
 // Row panels `row` and on of a product with packed columns, written out strip by strip. Returns the
 // sum of their squares, where those are wanted.
-template <class T>
-double multiply_out(const PanelRun<T>& rows, int64_t row, const T* columns, int64_t stride,
-                    int64_t depth, const PreconditionProblem& p, T* tiles) {
+template <class Product>
+double multiply_out(const PanelRun<typename Product::Value>& rows, int64_t row,
+                    const typename Product::Value* columns, int64_t stride, int64_t depth,
+                    const PreconditionProblem& p, typename Product::Sum* tiles) {
+  using T = typename Product::Sum;
   const Matrix& out = p.out;
   const int64_t count = panel_count<T>(out.columns);
   double squares = 0;
-  const int64_t width = strip_width(stride * int64_t(sizeof(T)));
+  const int64_t width = strip_width(Product::streamed_bytes(depth));
   for (int64_t first = 0; first < count; first += width) {
     const int64_t last = minimum(count, first + width);
-    multiply_block<T>(
+    Product::multiply(
         rows,
         {columns + first * stride, stride, last - first, panel_extent<T>(out.columns, last - 1)},
-        depth, false, tiles);
-    const T* tile = tiles;
+        depth, tiles);
+    T* tile = tiles;
     for (int64_t r = 0; r < rows.count; ++r) {
       for (int64_t column = first; column < last; ++column, tile += kTileSize<T>) {
+        const int tile_rows = panel_extent<T>(out.rows, row + r);
+        const double scale = Product::scale(rows.first + r * rows.stride, depth) *
+                             Product::scale(columns + column * stride, depth);
+        if (scale != 1) scale_tile(tile, tile_rows, T(scale));
         write_tile(tile, out, row + r, column);
         if (!p.squares) continue;
-        squares += square_tile(tile, panel_extent<T>(out.rows, row + r),
-                               panel_extent<T>(out.columns, column));
+        squares += square_tile(tile, tile_rows, panel_extent<T>(out.columns, column));
       }
     }
   }
@@ -160,50 +178,61 @@ double multiply_out(const PanelRun<T>& rows, int64_t row, const T* columns, int6
 }
 
 // Row panel `row` of left G, packed.
-template <class T>
-void multiply_left(const PreconditionProblem& p, const Layout<T>& layout, int64_t row,
-                   const T* g_panels, T* left_panel, T* row_panel) {
-  pack_panel<T>(p.left, row * kPanel<T>, left_panel);
+template <class Product>
+void multiply_left(const PreconditionProblem& p, const Layout<Product>& layout, int64_t row,
+                   const typename Product::Value* g_panels, typename Product::Value* left_panel,
+                   typename Product::Value* row_panel, typename Product::Sum* tile) {
+  using T = typename Product::Sum;
+  const int rows = panel_extent<T>(layout.rows, row);
+  Product::pack(p.left, row * kPanel<T>, left_panel);
+  const double left_scale = Product::scale(left_panel, layout.rows);
+  typename Product::Intermediate made(row_panel, tile, rows, layout.columns);
   for (int64_t column = 0; column < layout.g_panels; ++column) {
-    multiply_strip(g_panels + column * layout.g_stride, left_panel, 0, layout.rows, 1,
-                   panel_extent<T>(layout.columns, column), panel_extent<T>(layout.rows, row),
-                   false, row_panel + column * kTileSize<T>);
+    const auto* g_panel = g_panels + column * layout.g_stride;
+    Product::multiply({g_panel, 0, 1, panel_extent<T>(layout.columns, column)},
+                      {left_panel, 0, 1, rows}, layout.rows, made.tile(column));
+    made.pack(column, left_scale * Product::scale(g_panel, layout.rows));
   }
+  made.finish();
 }
 
 // Returns the sum of squares that the step made, where they are wanted.
-template <class T>
-double run_step(const PreconditionProblem& p, int64_t step, const T* shared, T* scratch) {
-  const Layout<T> layout(p);
+template <class Product>
+double run_step(const PreconditionProblem& p, int64_t step, const typename Product::Value* shared,
+                typename Product::Value* scratch) {
+  using T = typename Product::Sum;
+  [[maybe_unused]] const typename Product::Ready ready;
+  const Layout<Product> layout(p);
   const int64_t first = step * layout.rows_of_step,
                 last = minimum(panel_count<T>(layout.rows), first + layout.rows_of_step);
-  T* left_panel = scratch;
-  T* row_panels = left_panel + panel_stride<T>(layout.rows);
-  T* tiles = row_panels + layout.rows_of_step * layout.row_panel;
+  auto* left_panel = scratch;
+  auto* row_panels = left_panel + layout.g_stride;
+  T* tiles = reinterpret_cast<T*>(row_panels + layout.rows_of_step * layout.row_panel());
   const int last_extent = panel_extent<T>(layout.rows, last - 1);
   if (!p.right.data) {
-    pack_panel<T>(p.left, first * kPanel<T>, left_panel);
-    return multiply_out<T>({left_panel, 0, 1, last_extent}, first, shared, layout.g_stride,
-                           layout.rows, p, tiles);
+    Product::pack(p.left, first * kPanel<T>, left_panel);
+    return multiply_out<Product>({left_panel, 0, 1, last_extent}, first, shared, layout.g_stride,
+                                 layout.rows, p, tiles);
   }
   for (int64_t row = first; row < last; ++row) {
-    T* row_panel = row_panels + (row - first) * layout.row_panel;
+    auto* row_panel = row_panels + (row - first) * layout.row_panel();
     if (p.left.data) {
-      multiply_left(p, layout, row, shared, left_panel, row_panel);
+      multiply_left<Product>(p, layout, row, shared, left_panel, row_panel, tiles);
     } else {
-      pack_panel<T>(p.g, row * kPanel<T>, row_panel);
+      Product::pack(p.g, row * kPanel<T>, row_panel);
     }
   }
-  return multiply_out<T>({row_panels, layout.row_panel, last - first, last_extent}, first,
-                         shared + layout.right_offset(), layout.right_stride, layout.columns, p,
-                         tiles);
+  return multiply_out<Product>({row_panels, layout.row_panel(), last - first, last_extent}, first,
+                               shared + layout.right_offset(), layout.right_stride, layout.columns,
+                               p, tiles);
 }
 
 void run(const PreconditionProblem& p, int64_t step, const void* shared, void* scratch) {
-  with_type(p, [&](auto type) {
-    using T = typename decltype(type)::T;
+  with_product(p, [&](auto type) {
+    using Product = typename decltype(type)::Product;
+    using Value = typename Product::Value;
     const double squares =
-        run_step<T>(p, step, static_cast<const T*>(shared), static_cast<T*>(scratch));
+        run_step<Product>(p, step, static_cast<const Value*>(shared), static_cast<Value*>(scratch));
     if (p.squares) p.squares[step] = squares;
   });
 }
@@ -216,17 +245,30 @@ int operands(const PreconditionProblem& p, Operand* operands) {
   return 4;
 }
 
+bool depends_on_precision(const PreconditionProblem& p) {
+#if defined(__AVX512BF16__)
+  return rounds_factors(p);
+#else
+  (void)p;
+  return false;
+#endif
+}
+
 }  // namespace
 
-extern const JobKernel<PreconditionProblem> kPrecondition{
-    .work = work,
-    .shared_bytes = shared_bytes,
-    .scratch_bytes = scratch_bytes,
-    .pack_steps = pack_steps,
-    .steps = steps,
-    .pack = pack,
-    .run = run,
-    .operands = operands,
+extern const ProductKernel<PreconditionProblem> kPrecondition{
+    .job =
+        {
+            .work = work,
+            .shared_bytes = shared_bytes,
+            .scratch_bytes = scratch_bytes,
+            .pack_steps = pack_steps,
+            .steps = steps,
+            .pack = pack,
+            .run = run,
+            .operands = operands,
+        },
+    .depends_on_precision = depends_on_precision,
 };
 
 }  // namespace kronext::cpu::KRONEXT_CPU

@@ -86,6 +86,11 @@ void multiply_diagonal_tile(const P* panel, int64_t depth, int rows, bool accumu
   }
 }
 
+template <class T>
+void scale_tile(T* tile, int rows, T factor) {
+  for (T* at = tile; at < tile + rows * kPanel<T>; at += kLanes<T>) store(at, factor * load(at));
+}
+
 // Calls chunk(begin, count) for each chunk of the depth, at least once.
 template <class P, class Chunk>
 KRONEXT_INLINE void for_chunks(int64_t depth, const Chunk& chunk) {

@@ -68,7 +68,7 @@ struct EmulatedTiles {
     if (c.palette != 1 || c.rows[number] == 0 || c.row_bytes[number] == 0) __builtin_trap();
   }
 };
-static thread_local EmulatedTiles emulated_tiles{};
+inline thread_local EmulatedTiles emulated_tiles{};
 
 inline void configure_tiles(const TileConfiguration& configuration) {
   emulated_tiles = {configuration, {}};

@@ -5,8 +5,9 @@
 // is multiplied. The chunk of the left panel stays in the first-level cache while those of the
 // right panels stream past. Chunks are summed separately, as in product.h.
 //
-// Numbers of two parts need all four products: then X XT is the Gram matrix of X rounded to 16 bits
-// and stays positive semi-definite. Of three parts the products below 2^-24 are left out.
+// Of two parts the products below 2^-16 are left out, of three those below 2^-24. But X XT of two
+// parts needs all four products: then it is the Gram matrix of X rounded to 16 bits and stays
+// positive semi-definite.
 #pragma once
 
 #include "csrc/cpu/bfloat16_panels.h"
@@ -20,54 +21,67 @@ struct PartPair {
 };
 // Which parts are multiplied. From one to the next, one operand stays where it is.
 template <int parts>
-struct TileTerms;
+struct ProductTerms;
 template <>
-struct TileTerms<1> {
+struct ProductTerms<1> {
   static constexpr PartPair kTerms[] = {{0, 0}};
   static constexpr int64_t kChunkBlocks = 16;
 };
 template <>
-struct TileTerms<2> {
-  static constexpr PartPair kTerms[] = {{1, 1}, {1, 0}, {0, 0}, {0, 1}};
+struct ProductTerms<2> {
+  static constexpr PartPair kTerms[] = {{1, 0}, {0, 0}, {0, 1}};
   static constexpr int64_t kChunkBlocks = 8;
 };
 template <>
-struct TileTerms<3> {
+struct ProductTerms<3> {
   static constexpr PartPair kTerms[] = {{0, 2}, {0, 1}, {1, 1}, {1, 0}, {2, 0}, {0, 0}};
   static constexpr int64_t kChunkBlocks = 5;
 };
-
 template <int parts>
+struct GramTerms : ProductTerms<parts> {};
+template <>
+struct GramTerms<2> : ProductTerms<2> {
+  static constexpr PartPair kTerms[] = {{1, 1}, {1, 0}, {0, 0}, {0, 1}};
+};
+
+// Tiles have to be configured.
+template <int parts, class Terms>
 class TileProduct {
  public:
   using Panel = PairPanel<parts, true>;
 
   // What multiply_lower_strip in product.h does, from panels that lie panel_stride pairs apart.
   template <class Fetch>
-  static void multiply_strip(const BFloat16Pair* panels, int64_t panel_stride, int64_t depth,
-                             const Strip& strip, int rows, const Fetch& fetch, float* tiles) {
-    const ConfiguredTiles configured;
-    alignas(64) float partial[kTileSize<float>];
-    const int64_t blocks = Panel::blocks(depth);
-    const int64_t chunks = maximum<int64_t>(1, ceil_divide(blocks, Terms::kChunkBlocks));
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-      const int64_t begin = chunk * blocks / chunks, count = (chunk + 1) * blocks / chunks - begin;
-      const BFloat16Pair* left = panels + strip.row * panel_stride + Panel::rows(0, depth);
-      float* tile = tiles;
-      for (int64_t c = strip.first_column; c < strip.last_column; ++c, tile += kTileSize<float>) {
-        if (chunk == 0) fetch(c);
-        const BFloat16Pair* right = panels + c * panel_stride + Panel::pairs(0, depth);
-        const int columns = c == strip.row ? rows : kW;
-        const Squares squares{rows > kL, columns > kL, c != strip.row};
-        multiply(left + begin * kBlockPairs, right + begin * kBlockPairs, Panel::plane(depth),
-                 count, squares, chunk ? partial : tile);
-        if (chunk) add(partial, squares, tile);
-      }
+  static void multiply_lower_strip(const BFloat16Pair* panels, int64_t panel_stride, int64_t depth,
+                                   const Strip& strip, int rows, const Fetch& fetch, float* tiles) {
+    const int64_t count = strip.last_column - strip.first_column;
+    const BFloat16Pair* right = panels + strip.first_column * panel_stride;
+    multiply_strip(
+        panels + strip.row * panel_stride, {right, panel_stride, count, kW}, depth,
+        [&](int64_t c, bool first) {
+          const int64_t column = strip.first_column + c;
+          if (first) fetch(column);
+          const bool diagonal = column == strip.row;
+          return Squares{rows > kL, !diagonal || rows > kL, !diagonal};
+        },
+        tiles);
+  }
+
+  // What multiply_block in product.h does, from nothing.
+  static void multiply_block(const PanelRun<BFloat16Pair>& rows,
+                             const PanelRun<BFloat16Pair>& columns, int64_t depth, float* tiles) {
+    for (int64_t r = 0; r < rows.count; ++r, tiles += columns.count * kTileSize<float>) {
+      multiply_strip(
+          rows.first + r * rows.stride, columns, depth,
+          [&](int64_t c, bool) {
+            const bool right = columns.extent(c) > kL;
+            return Squares{rows.extent(r) > kL, right, right};
+          },
+          tiles);
     }
   }
 
  private:
-  using Terms = TileTerms<parts>;
   static constexpr int kW = kPanel<float>, kL = kLanes<float>;
   static constexpr int kTermCount = sizeof(Terms::kTerms) / sizeof(PartPair);
   static constexpr int kBlockPairs = Panel::kBlock * kW;  // of 32 steps of the depth
@@ -78,6 +92,27 @@ class TileProduct {
   struct Squares {
     bool bottom, right, top_right;
   };
+
+  // squares_of(column, first chunk) is called before each tile is begun.
+  template <class SquaresOf>
+  static void multiply_strip(const BFloat16Pair* left, const PanelRun<BFloat16Pair>& columns,
+                             int64_t depth, const SquaresOf& squares_of, float* tiles) {
+    left += Panel::rows(0, depth);
+    alignas(64) float partial[kTileSize<float>];
+    const int64_t blocks = Panel::blocks(depth);
+    const int64_t chunks = maximum<int64_t>(1, ceil_divide(blocks, Terms::kChunkBlocks));
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const int64_t begin = chunk * blocks / chunks, count = (chunk + 1) * blocks / chunks - begin;
+      float* tile = tiles;
+      for (int64_t c = 0; c < columns.count; ++c, tile += kTileSize<float>) {
+        const BFloat16Pair* right = columns.first + c * columns.stride + Panel::pairs(0, depth);
+        const Squares squares = squares_of(c, chunk == 0);
+        multiply(left + begin * kBlockPairs, right + begin * kBlockPairs, Panel::plane(depth),
+                 count, squares, chunk ? partial : tile);
+        if (chunk) add(partial, squares, tile);
+      }
+    }
+  }
 
   static void multiply(const BFloat16Pair* left, const BFloat16Pair* right, int64_t plane,
                        int64_t blocks, const Squares& squares, float* tile) {

@@ -9,12 +9,8 @@
 namespace kronext {
 
 static void update_sides(const char*, const Tensor&, std::vector<OuterSide>& sides) {
-  const cpu::OuterKernel& kernel = *cpu::kernels().outer;
-  // Asking for the precision takes a microsecond.
-  if (std::ranges::any_of(sides, kernel.depends_on_precision)) {
-    const int parts = parts_of(matmul_precision(Backend::kCpu));
-    for (OuterSide& side : sides) side.parts = parts;
-  }
+  const cpu::ProductKernel<OuterSide>& kernel = *cpu::kernels().outer;
+  set_parts(kernel, sides);
   run_jobs(kernel.job, sides);
 }
 

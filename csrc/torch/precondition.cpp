@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/library.h>
 
 #include "csrc/cpu/kernels.h"
+#include "csrc/torch/matmul_precision.h"
 #include "csrc/torch/parallel.h"
 
 namespace kronext {
@@ -21,7 +22,8 @@ static void add_squares(const std::vector<int64_t>& ends, const std::vector<doub
 
 static void make_products(const char*, const Tensor&, std::vector<PreconditionProblem>& problems,
                           void* squares) {
-  const JobKernel<PreconditionProblem>& kernel = cpu::kernels().precondition;
+  set_parts(*cpu::kernels().precondition, problems);
+  const JobKernel<PreconditionProblem>& kernel = cpu::kernels().precondition->job;
   if (!squares) return run_jobs(kernel, problems);
   std::vector<int64_t> ends;
   int64_t steps = 0;

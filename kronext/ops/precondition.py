@@ -27,8 +27,9 @@ class PreconditionedList(NamedTuple):
 def precondition(G: Tensor, left: Tensor | None, right: Tensor | None) -> Tensor:
     """`left G right`: the action of `left (x) right` on `vec(G)`.
 
-    On CUDA the precision of float32 products is `torch.get_float32_matmul_precision()` when the op
-    runs; on the CPU it is always "highest".
+    The precision of float32 products is `torch.get_float32_matmul_precision()` when the op runs. On
+    the CPU large matrices alone make use of what it permits, where the processor multiplies
+    bfloat16 numbers (docs/numerics.md).
 
     Args:
         G: Gradients, shape `(..., m, n)`, float64, float32, bfloat16 or float16, any strides.
