@@ -2,7 +2,8 @@
 
 Outputs never require grad and no graph is recorded. Every op checks its arguments before it writes
 anything, repeats bit for bit for the same build, device and thread count, survives
-`torch.compile(fullgraph=True)`, and accepts leading batch dimensions and strided views.
+`torch.compile(fullgraph=True)`, and accepts leading batch dimensions and strided views. On the CPU
+a thread keeps the memory of its last call's intermediate results, up to 64 MB, for the next one.
 """
 
 from kronext.ops import _linalg as _linalg  # registers what the ops on CUDA call
