@@ -35,6 +35,9 @@ def roots() -> Iterator[Case]:
     for batch in shapes.ROOT_BATCHES:
         growth = Growth("of 64", "batch", batch)
         yield Case("inverse_root_", f"{batch} of 64", partial(_root, batch, 64), growth=growth)
+    for n in shapes.SINGLE_ROOT_SIZES:
+        growth = Growth("alone", "n", n)
+        yield Case("inverse_root_", f"1 of {n}", partial(_root, 1, n), growth=growth)
     for n in shapes.ROOT_SIZES:
         batch = _batch_of(n)
         job = partial(_root, batch, n, precision="float32")

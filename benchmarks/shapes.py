@@ -17,6 +17,7 @@ OBLONG: list[Shape] = [(128, 512), (512, 2048)]
 SMALL = [(1000, 16, 16), (1000, 64, 64), (200, 32, 128)]
 ROOT_SIZES = [4, 8, 16, 32, 64, 96, 128, 256, 512]
 ROOT_BATCHES = [1, 4, 16, 64, 256]
+SINGLE_ROOT_SIZES = [32, 128, 256, 512, 1024]
 # (samples, rows, columns)
 SAMPLES = [(256, 32, 32), (256, 64, 64), (256, 128, 128), (64, 256, 256)]
 # Further counts of 64 x 64 samples, for the plot.

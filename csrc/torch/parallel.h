@@ -56,6 +56,7 @@ class Workspace {
     }
     if (kept.bytes < bytes) {
       kept.storage.reset();
+      kept.bytes = 0;  // should there be no memory for more
       kept.storage = empty_on_cpu({bytes}, torch::headeronly::ScalarType::Byte);
       kept.bytes = bytes;
     }
